@@ -1,0 +1,3 @@
+//! The `ipop` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs a policy between the control ring and signalling.

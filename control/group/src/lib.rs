@@ -1,0 +1,1 @@
+//! Group policies: GroupVPN.

@@ -1,0 +1,1 @@
+//! A small internet of network namespaces on one machine.

@@ -1,0 +1,1 @@
+//! The bytes between controller and datapath: the shared-memory segment.

@@ -1,0 +1,1 @@
+//! The words between controller and datapath: commands, events, rows, counters.

@@ -1,0 +1,1 @@
+//! The datapath process: worker, link agent, steering adapter.

@@ -1,0 +1,1 @@
+//! One link's life: ICE, handshake, keys, control frames.

@@ -1,0 +1,1 @@
+//! Egress and ingress of a batch: route, cut, seal and open, join.

@@ -1,0 +1,1 @@
+//! STUN messages over stun-rs, STUN and TURN client machines.

@@ -1,0 +1,1 @@
+//! io_uring, the tap device and the UDP sockets.

@@ -1,0 +1,1 @@
+//! Frames: tunnel header, Ethernet, IP, TCP and UDP views, virtio-net header, classification.

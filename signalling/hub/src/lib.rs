@@ -1,0 +1,1 @@
+//! Embedded XMPP server, STUN server and TURN relay.

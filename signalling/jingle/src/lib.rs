@@ -1,0 +1,1 @@
+//! Signalling vocabulary to and from XMPP stanzas.

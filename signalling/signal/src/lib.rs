@@ -1,0 +1,1 @@
+//! Neutral signalling vocabulary.

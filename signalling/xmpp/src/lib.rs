@@ -1,0 +1,1 @@
+//! XMPP client: signalling over any standard server.
