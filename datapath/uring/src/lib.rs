@@ -1,1 +1,22 @@
 //! io_uring, the tap device and the UDP sockets.
+//!
+//! This is the edge of the datapath towards the kernel, and its only crate with `unsafe`.
+//! A worker sees one [`Port`]: it waits once per turn, gets a [`Batch`] of what happened, and
+//! hands filled output slots back. The port does no routing, no crypto, knows no peer, reads no
+//! clock and allocates nothing after it was opened.
+//!
+//! Memory is the one idea to understand. Input buffers and output slots are *owned values*
+//! ([`TapFrame`], [`Datagram`], [`OutputSlot`]): whoever holds one is the only one that may touch
+//! its bytes, the kernel included. Giving it back (`release_*`, `send`, `write_tap`, `discard`)
+//! moves it, so a buffer cannot be used after it was returned, nor returned twice; and a worker
+//! may hold an input and an output at once, which is what out-of-place decryption needs.
+//!
+//! Read [`Port`] first, then [`Batch`].
+
+mod memory;
+mod port;
+
+pub use port::{
+    BUFFER_LEN, Batch, Completion, DATAGRAM_LEN_MAX, Datagram, Destination, OutputSlot, Port,
+    PortError, SEGMENTS_MAX, SLOT_LEN, SendError, TapFrame, VNET_HEADER_LEN, WriteError,
+};
