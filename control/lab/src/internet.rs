@@ -1,0 +1,242 @@
+//! The whole lab: an internet in the middle, a hub's machine, and sites behind their routers.
+//!
+//! ```text
+//!  hub 198.18.0.10 ---- internet 198.18.0.1
+//!                       198.18.k.1 ---- wan 198.18.k.2 [ router k ] lan 192.168.k.1 ---- 192.168.k.2 node k
+//!                       198.18.j.1 ---------------------------------------------------- 198.18.j.2 node j (no NAT)
+//! ```
+//! The middle knows no way to private addresses: what is not translated does not arrive.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::{Impairment, LabError, Namespace, Nat, Wire};
+
+/// The hub's address; further servers take the ones behind it.
+const HUB: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
+
+/// What kind of internet to build.
+#[derive(Clone, Debug, Default)]
+pub struct InternetConfig {
+    /// One-way delay of each site's cable to the middle and of the hub's. Zero takes veth pairs,
+    /// which pass super-segments and are as fast as the machine.
+    pub delay: Duration,
+    /// MTU of all cables in bytes; 0 takes 1500.
+    pub mtu: u16,
+}
+
+/// The namespaces in the middle, and the cables to them.
+#[derive(Debug)]
+pub struct Internet {
+    config: InternetConfig,
+    middle: Namespace,
+    hub: Namespace,
+    hub_wire: Option<Wire>,
+    sites: usize,
+}
+
+/// A machine behind its router.
+#[derive(Debug)]
+pub struct Site {
+    /// Where the machine's programs run.
+    pub node: Namespace,
+    /// What its router does; without one, the machine is public.
+    pub nat: Nat,
+    /// The address that the internet sees.
+    pub public: Ipv4Addr,
+    /// The machine's own address.
+    pub address: Ipv4Addr,
+    /// The cable to the middle, where it is one that can be impaired.
+    pub wire: Option<Wire>,
+    router: Option<Namespace>,
+}
+
+impl Internet {
+    /// Builds the middle and the hub's machine.
+    ///
+    /// # Errors
+    /// When the system refuses a namespace, a cable or an address.
+    pub fn build(config: InternetConfig) -> Result<Self, LabError> {
+        let middle = Namespace::create("internet")?;
+        middle.forward()?;
+        let hub = Namespace::create("hub")?;
+        let impairment = Impairment { delay: config.delay, ..Impairment::default() };
+        let hub_wire = cable(&config, impairment, (&middle, "hub"), (&hub, "eth0"))?;
+        address(&middle, "hub", Ipv4Addr::new(198, 18, 0, 1))?;
+        address(&hub, "eth0", HUB)?;
+        hub.ip("route add default via 198.18.0.1")?;
+        Ok(Self { config, middle, hub, hub_wire, sites: 0 })
+    }
+
+    /// The public machine for servers.
+    pub fn hub(&self) -> &Namespace {
+        &self.hub
+    }
+
+    /// The public address of the servers' machine.
+    pub fn hub_address(&self) -> Ipv4Addr {
+        HUB
+    }
+
+    /// The namespace in the middle, where all traffic passes in the clear of its outer headers.
+    pub fn middle(&self) -> &Namespace {
+        &self.middle
+    }
+
+    /// The servers' cable, where it is one that can be impaired.
+    pub fn hub_wire(&self) -> Option<&Wire> {
+        self.hub_wire.as_ref()
+    }
+
+    /// Gives the servers' machine a further address (RFC 5780 servers want two).
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn add_hub_address(&self, last: u8) -> Result<Ipv4Addr, LabError> {
+        let further = Ipv4Addr::new(198, 18, 0, last);
+        address(&self.hub, "eth0", further)?;
+        Ok(further)
+    }
+
+    /// Adds a machine behind a router of kind `nat`, on a cable with `impairment` (whose delay is
+    /// the internet's own where it is zero).
+    ///
+    /// # Errors
+    /// When the system refuses a part, or the address plan is full.
+    pub fn add_site(&mut self, nat: Nat, impairment: Impairment) -> Result<Site, LabError> {
+        let number = self.sites + 1;
+        let octet = u8::try_from(number).ok().filter(|octet| *octet <= 200);
+        let octet = octet.ok_or(LabError::TooManySites(number))?;
+        self.sites = number;
+        let delay = if impairment.delay.is_zero() { self.config.delay } else { impairment.delay };
+        let impairment = Impairment { delay, ..impairment };
+        let node = Namespace::create(&format!("node{number}"))?;
+        if nat == Nat::None {
+            self.public_site(octet, node, impairment)
+        } else {
+            self.routed_site(octet, nat, node, impairment)
+        }
+    }
+
+    fn public_site(
+        &self,
+        octet: u8,
+        node: Namespace,
+        impairment: Impairment,
+    ) -> Result<Site, LabError> {
+        let wire = self.uplink(octet, (&node, "eth0"), impairment)?;
+        let public = Ipv4Addr::new(198, 18, octet, 2);
+        Ok(Site { node, nat: Nat::None, public, address: public, wire, router: None })
+    }
+
+    fn routed_site(
+        &self,
+        octet: u8,
+        nat: Nat,
+        node: Namespace,
+        impairment: Impairment,
+    ) -> Result<Site, LabError> {
+        let router = Namespace::create(&format!("router{octet}"))?;
+        router.forward()?;
+        let wire = self.uplink(octet, (&router, "wan"), impairment)?;
+        let public = Ipv4Addr::new(198, 18, octet, 2);
+        let inside = self.inside_address(octet, nat);
+        let gateway = Ipv4Addr::from(u32::from(inside) - 1);
+        veth(&self.config, (&router, "lan"), (&node, "eth0"))?;
+        address(&router, "lan", gateway)?;
+        address(&node, "eth0", inside)?;
+        node.ip(&format!("route add default via {gateway}"))?;
+        if !nat.translates() {
+            self.middle.ip(&format!("route add {inside}/32 via {public}"))?;
+        }
+        router.nft(&nat.rules(inside))?;
+        let seen = if nat.translates() { public } else { inside };
+        Ok(Site { node, nat, public: seen, address: inside, wire, router: Some(router) })
+    }
+
+    fn inside_address(&self, octet: u8, nat: Nat) -> Ipv4Addr {
+        if nat.translates() {
+            Ipv4Addr::new(192, 168, octet, 2)
+        } else {
+            Ipv4Addr::new(198, 19, octet, 2)
+        }
+    }
+
+    /// The cable from the middle to `end`, with both addresses and the way out.
+    fn uplink(
+        &self,
+        octet: u8,
+        end: (&Namespace, &str),
+        impairment: Impairment,
+    ) -> Result<Option<Wire>, LabError> {
+        let port = format!("site{octet}");
+        let wire = cable(&self.config, impairment, (&self.middle, &port), end)?;
+        let gateway = Ipv4Addr::new(198, 18, octet, 1);
+        address(&self.middle, &port, gateway)?;
+        address(end.0, end.1, Ipv4Addr::new(198, 18, octet, 2))?;
+        end.0.ip(&format!("route add default via {gateway}"))?;
+        Ok(wire)
+    }
+}
+
+impl Site {
+    /// The router's namespace, where there is a router.
+    pub fn router(&self) -> Option<&Namespace> {
+        self.router.as_ref()
+    }
+}
+
+/// Joins two namespaces: by a wire where frames are to suffer, else by a veth pair.
+fn cable(
+    config: &InternetConfig,
+    impairment: Impairment,
+    a: (&Namespace, &str),
+    b: (&Namespace, &str),
+) -> Result<Option<Wire>, LabError> {
+    if is_clean(&impairment) {
+        veth(config, a, b)?;
+        return Ok(None);
+    }
+    let wire = Wire::join(a, b, impairment)?;
+    for (namespace, name) in [a, b] {
+        namespace.ip(&format!("link set {name} mtu {} up", mtu(config)))?;
+    }
+    Ok(Some(wire))
+}
+
+fn is_clean(impairment: &Impairment) -> bool {
+    let shares = [
+        impairment.loss,
+        impairment.duplicate,
+        impairment.reorder,
+        impairment.corrupt,
+        impairment.truncate,
+    ];
+    impairment.delay.is_zero() && shares.iter().all(|share| *share == 0.0)
+}
+
+fn veth(
+    config: &InternetConfig,
+    a: (&Namespace, &str),
+    b: (&Namespace, &str),
+) -> Result<(), LabError> {
+    let mtu = mtu(config);
+    a.0.ip(&format!(
+        "link add {} mtu {mtu} type veth peer name {} mtu {mtu} netns {}",
+        a.1,
+        b.1,
+        b.0.name()
+    ))?;
+    for (namespace, name) in [a, b] {
+        namespace.ip(&format!("link set {name} up"))?;
+    }
+    Ok(())
+}
+
+fn mtu(config: &InternetConfig) -> u16 {
+    if config.mtu == 0 { 1500 } else { config.mtu }
+}
+
+fn address(namespace: &Namespace, interface: &str, address: Ipv4Addr) -> Result<(), LabError> {
+    namespace.ip(&format!("address add {address}/24 dev {interface}")).map(drop)
+}

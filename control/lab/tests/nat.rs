@@ -1,0 +1,100 @@
+//! The routers do what their names say: checked with real sockets behind real nftables rules.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ipop_lab::{Impairment, Internet, InternetConfig, Namespace, Nat, Site};
+
+/// Namespaces carry the process id and a label: two labs of one process would collide.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn socket(namespace: &Namespace, address: &str) -> UdpSocket {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = namespace.inside(move || UdpSocket::bind(address)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket
+}
+
+/// Sends from `from` to `to` and returns the source address that `to` saw.
+fn seen(from: &UdpSocket, to: &UdpSocket) -> Option<SocketAddr> {
+    from.send_to(b"?", to.local_addr().unwrap()).unwrap();
+    to.recv_from(&mut [0; 16]).ok().map(|(_, source)| source)
+}
+
+fn lab(nat: Nat) -> (Internet, Site) {
+    let mut internet = Internet::build(InternetConfig::default()).unwrap();
+    let site = internet.add_site(nat, Impairment::default()).unwrap();
+    (internet, site)
+}
+
+#[test]
+fn mappings_and_filters_are_those_of_the_kind() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    // kind, same mapping for two destinations, lets a stranger in
+    let kinds = [
+        (Nat::None, true, true),
+        (Nat::Firewall, true, false),
+        (Nat::FullCone, true, true),
+        (Nat::PortRestricted, true, false),
+        (Nat::Rejecting, true, false),
+        (Nat::Symmetric, false, false),
+    ];
+    for (nat, same, open) in kinds {
+        let (internet, site) = lab(nat);
+        let inside = socket(&site.node, "0.0.0.0:40000");
+        let servers =
+            [4001, 4002].map(|port| socket(internet.hub(), &format!("198.18.0.10:{port}")));
+        let mapped = seen(&inside, &servers[0]).expect("the way out works");
+        assert_eq!(mapped.ip(), site.public, "{nat}");
+        assert_eq!(seen(&inside, &servers[1]) == Some(mapped), same, "{nat}: mapping");
+        servers[0].send_to(b"!", mapped).unwrap();
+        assert!(inside.recv_from(&mut [0; 16]).is_ok(), "{nat}: an answer comes back");
+        let stranger = socket(internet.hub(), "198.18.0.10:4003");
+        stranger.send_to(b"!", mapped).unwrap();
+        assert_eq!(inside.recv_from(&mut [0; 16]).is_ok(), open, "{nat}: filtering");
+    }
+}
+
+#[test]
+fn a_site_without_udp_has_tcp() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    let (internet, site) = lab(Nat::UdpBlocked);
+    let inside = socket(&site.node, "0.0.0.0:40000");
+    let server = socket(internet.hub(), "198.18.0.10:4001");
+    assert_eq!(seen(&inside, &server), None);
+    let listener = internet.hub().inside(|| std::net::TcpListener::bind("198.18.0.10:80")).unwrap();
+    let stream = site.node.inside(|| std::net::TcpStream::connect("198.18.0.10:80"));
+    assert!(stream.is_ok(), "{stream:?}");
+    drop(listener);
+}
+
+#[test]
+fn a_wire_delays_loses_and_corrupts_as_told() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    let mut internet = Internet::build(InternetConfig::default()).unwrap();
+    let delay = Duration::from_millis(15);
+    let site = internet.add_site(Nat::None, Impairment { delay, ..Impairment::default() }).unwrap();
+    let inside = socket(&site.node, "0.0.0.0:40000");
+    let server = socket(internet.hub(), "198.18.0.10:4001");
+    seen(&inside, &server).expect("first frame, after address resolution");
+    let start = std::time::Instant::now();
+    seen(&inside, &server).expect("second frame");
+    assert!(start.elapsed() >= delay);
+    let wire = site.wire.as_ref().unwrap();
+    wire.impair(Impairment { delay, corrupt: 1.0, ..Impairment::default() });
+    seen(&inside, &server).expect("a corrupted datagram still arrives");
+    assert!(wire.faults().corrupted.load(std::sync::atomic::Ordering::Relaxed) >= 1);
+    wire.impair(Impairment { delay, loss: 1.0, ..Impairment::default() });
+    assert_eq!(seen(&inside, &server), None);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    drop(lab(Nat::Symmetric));
+    let own = format!("ipl{}-", std::process::id());
+    assert!(!ipop_lab::run("ip netns list").unwrap().contains(&own));
+}
