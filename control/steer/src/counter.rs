@@ -7,7 +7,11 @@ pub const fn counter_slots() -> usize {
 }
 
 macro_rules! counter_enum {
-    ($(#[$enum_doc:meta])* $name:ident from $first:expr; $($variant:ident $label:literal $help:literal,)+) => {
+    (
+        $(#[$enum_doc:meta])*
+        $name:ident from $first:expr;
+        $($variant:ident $label:literal $help:literal,)+
+    ) => {
         $(#[$enum_doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -47,10 +51,10 @@ macro_rules! counter_enum {
 counter_enum! {
     /// What is counted when all goes well.
     Counter from 0;
-    TapFramesIn "tap_frames_in" "Frames read from the overlay interface (a super-segment is one).",
-    TapBytesIn "tap_bytes_in" "Bytes of the frames read from the overlay interface.",
-    TapFramesOut "tap_frames_out" "Frames written to the overlay interface (a super-segment is one).",
-    TapBytesOut "tap_bytes_out" "Bytes of the frames written to the overlay interface.",
+    TapFramesIn "tap_frames_in" "Frames read from the interface (a super-segment is one).",
+    TapBytesIn "tap_bytes_in" "Bytes of the frames read from the interface.",
+    TapFramesOut "tap_frames_out" "Frames written to the interface (a super-segment is one).",
+    TapBytesOut "tap_bytes_out" "Bytes of the frames written to the interface.",
     DatagramsIn "datagrams_in" "UDP datagrams received.",
     DatagramBytesIn "datagram_bytes_in" "Bytes of the UDP datagrams received.",
     DatagramsOut "datagrams_out" "UDP datagrams sent.",
@@ -91,12 +95,12 @@ counter_enum! {
     UnknownLink "unknown_link" "A datagram for a link index that is not in use.",
     UnknownChannel "unknown_channel" "Data on a TURN channel or from a relay that is not in use.",
     WrongLane "wrong_lane" "A datagram for a lane that the link or worker does not have.",
-    UnknownEpoch "unknown_epoch" "A datagram sealed with a key that is neither kept nor next.",
+    UnknownEpoch "unknown_epoch" "A datagram sealed with a key neither kept nor next.",
     Expired "expired" "A datagram sealed with a key past its time.",
     Replayed "replayed" "A datagram seen before, or too old to tell.",
     Forged "forged" "A datagram whose tag does not fit.",
     Stranger "stranger" "Handshake or control from an address that no check has authenticated.",
-    MalformedPlaintext "malformed_plaintext" "An authentic datagram whose content cannot be parsed.",
+    MalformedPlaintext "malformed_plaintext" "An authentic datagram whose content is unreadable.",
     ForeignSource "foreign_source" "An authentic frame from an address that is not the peer's.",
     IncompleteSegment "incomplete_segment" "Parts of a segment that could not be delivered.",
     TapWriteFailed "tap_write_failed" "The kernel refused to take a frame.",

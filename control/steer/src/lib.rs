@@ -29,12 +29,12 @@
 //! | list | count `u8`, then the values |
 //! | `Fingerprint` | 32 |
 //! | `IpAddr` | family 4 or 6, then 4 or 16 bytes in network order |
-//! | `SocketAddr` | `IpAddr`, port `u16`; for IPv6 also scope id `u32` (the flow label stays home) |
+//! | `SocketAddr` | `IpAddr`, port `u16`; for IPv6 also scope id `u32` |
 //!
-//! A record has one encoding only: what decodes, encodes to the same bytes. Decoding never panics
-//! and never allocates more than the record is long. Whoever changes a layout raises
-//! [`WORDS_VERSION`], so that two programs of different age refuse each other at attach time
-//! instead of misreading each other later.
+//! An IPv6 socket address loses its flow label. A record has one encoding only: what decodes,
+//! encodes to the same bytes. Decoding never panics, and its memory is bounded by the record's
+//! length. Whoever changes a layout raises [`WORDS_VERSION`], so that two programs of different age
+//! refuse each other at attach time instead of misreading each other later.
 
 #![forbid(unsafe_code)]
 
