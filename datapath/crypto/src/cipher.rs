@@ -1,0 +1,103 @@
+//! The AEADs that lanes can use, and how two nodes agree on one.
+
+use aws_lc_rs::aead;
+
+/// An AEAD with a 96-bit nonce and a 128-bit tag. The discriminant is its id on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Cipher {
+    /// AES-128-GCM, id 1.
+    Aes128Gcm = 1,
+    /// AES-256-GCM, id 2.
+    Aes256Gcm = 2,
+    /// ChaCha20-Poly1305, id 3.
+    ChaCha20Poly1305 = 3,
+}
+
+impl Cipher {
+    /// Every cipher that this build can use, by ascending id.
+    pub const ALL: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+
+    /// The id on the wire.
+    #[must_use]
+    pub const fn id(self) -> u8 {
+        self as u8
+    }
+
+    /// The cipher with this id, `None` for ids of a later version.
+    #[must_use]
+    pub fn from_id(id: u8) -> Option<Cipher> {
+        Cipher::ALL.into_iter().find(|cipher| cipher.id() == id)
+    }
+
+    /// The registered name, for tables and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cipher::Aes128Gcm => "AES-128-GCM",
+            Cipher::Aes256Gcm => "AES-256-GCM",
+            Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        }
+    }
+
+    pub(crate) fn algorithm(self) -> &'static aead::Algorithm {
+        match self {
+            Cipher::Aes128Gcm => &aead::AES_128_GCM,
+            Cipher::Aes256Gcm => &aead::AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        }
+    }
+}
+
+/// Picks the cipher with the lowest sum of both nodes' costs (picoseconds per byte) among those
+/// that both list; equal sums go to the lower id. The same answer comes out at both ends.
+#[must_use]
+pub fn choose(ours: &[(Cipher, u32)], theirs: &[(Cipher, u32)]) -> Option<Cipher> {
+    let cost_of = |list: &[(Cipher, u32)], wanted: Cipher| {
+        list.iter().filter(|(cipher, _)| *cipher == wanted).map(|(_, cost)| u64::from(*cost)).min()
+    };
+    Cipher::ALL
+        .into_iter()
+        .filter_map(|cipher| {
+            let sum = cost_of(ours, cipher)? + cost_of(theirs, cipher)?;
+            Some((sum, cipher))
+        })
+        .min()
+        .map(|(_, cipher)| cipher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Cipher::{Aes128Gcm, Aes256Gcm, ChaCha20Poly1305};
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_slower_end_counts_as_much_as_the_faster() {
+        let with_aes_hardware = [(Aes256Gcm, 60), (ChaCha20Poly1305, 400)];
+        let without = [(Aes256Gcm, 9000), (ChaCha20Poly1305, 1200)];
+        assert_eq!(choose(&with_aes_hardware, &with_aes_hardware), Some(Aes256Gcm));
+        assert_eq!(choose(&with_aes_hardware, &without), Some(ChaCha20Poly1305));
+    }
+
+    #[test]
+    fn equal_costs_go_to_the_lower_id_and_nothing_common_is_none() {
+        let equal = [(ChaCha20Poly1305, 5), (Aes256Gcm, 5), (Aes128Gcm, 5)];
+        assert_eq!(choose(&equal, &equal), Some(Aes128Gcm));
+        assert_eq!(choose(&[(Aes128Gcm, 1)], &[(Aes256Gcm, 1)]), None);
+        assert_eq!(choose(&[], &equal), None);
+    }
+
+    fn costs() -> impl Strategy<Value = Vec<(Cipher, u32)>> {
+        let one = (1u8..=3, any::<u32>())
+            .prop_map(|(id, cost)| (Cipher::from_id(id).expect("ids 1 to 3 exist"), cost));
+        proptest::collection::vec(one, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn both_ends_choose_the_same(ours in costs(), theirs in costs()) {
+            prop_assert_eq!(choose(&ours, &theirs), choose(&theirs, &ours));
+        }
+    }
+}
