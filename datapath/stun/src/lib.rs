@@ -1,13 +1,56 @@
-//! STUN messages over the `stun-rs` codec.
+//! STUN messages over the `stun-rs` codec, and the machines that speak them: who am I to a server
+//! ([`client`]), relay for me ([`turn`]), what does my NAT do ([`behaviour`]), and the one answer
+//! that a server gives without remembering anybody ([`server`]).
 //!
-//! Read [`Message`] and [`Builder`] first.
+//! Everything is sans-IO: time comes in as `now`, randomness as a 32-byte seed, datagrams as
+//! [`Input`]; what shall be done comes out of `poll_output`. Nothing waits for anything, so a
+//! server that never answers costs its own timer and nobody else's time.
+//!
+//! Left out: TURN over TCP and TLS, reserved ports, the server side of TURN, the text forms of
+//! addresses and URIs. ICE's checks are built from [`Message`] and [`Builder`] one crate up.
+//!
+//! Read [`Message`] and [`turn::TurnClient`] first.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod message;
 pub mod random;
+mod transaction;
 
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+pub use client::{BindingClient, BindingConfig, BindingError, BindingOutput};
 pub use message::{
     Algorithm, Attribute, BuildError, Builder, Class, ErrorCode, Family, Integrity, IntegrityError,
     Key, KeyError, Message, Method, ParseError, PasswordAlgorithms, TransactionId,
 };
 pub use random::Random;
+pub use transaction::Retransmission;
+
+/// A datagram that came in on a machine's socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Who sent it, with IPv4 addresses as such, never mapped into IPv6.
+    pub remote: SocketAddr,
+    /// All of it.
+    pub data: &'a [u8],
+}
+
+/// Why a machine did not take a datagram. The caller offers it to the next one, or counts it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Dropped {
+    /// It did not come from the machine's server.
+    #[error("not from the server")]
+    Stranger,
+    /// It answers nothing that was asked, or is of a kind that nobody should send us.
+    #[error("not an answer to anything asked")]
+    Unexpected,
+    /// It is malformed.
+    #[error(transparent)]
+    Malformed(#[from] ParseError),
+    /// It claims to come from our server and lacks the proof.
+    #[error(transparent)]
+    Forged(#[from] IntegrityError),
+}

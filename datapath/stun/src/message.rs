@@ -217,14 +217,22 @@ impl<'a> Message<'a> {
     /// Comprehension-required attributes that we do not know: a request that has some is answered
     /// with 420, a response or indication is dropped (RFC 8489 section 6.3).
     pub fn unknown_required(&self) -> Vec<u16> {
-        let unknown = |attribute: &StunAttribute| match attribute {
-            StunAttribute::Unknown(unknown) => Some(unknown.attribute_type()),
-            _ => None,
+        let unknown = |attribute: &&StunAttribute| {
+            matches!(
+                attribute,
+                StunAttribute::Unknown(_)
+                    // The codec knows these, we do not do what they ask for.
+                    | StunAttribute::UserHash(_)
+                    | StunAttribute::ReservationToken(_)
+                    | StunAttribute::Padding(_)
+                    | StunAttribute::ResponsePort(_)
+            )
         };
         self.decoded
             .attributes()
             .iter()
-            .filter_map(unknown)
+            .filter(unknown)
+            .map(StunAttribute::attribute_type)
             .filter(|kind| kind.is_comprehension_required())
             .map(|kind| kind.as_u16())
             .collect()
