@@ -105,9 +105,11 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Whether a text may be a node's name: 1..=64 bytes, no control characters, no white space.
+    /// Whether a text may be a node's name: 1..=64 bytes, no control characters, no white space,
+    /// neither of the two code points that XML cannot carry.
     pub fn is_valid_name(text: &str) -> bool {
-        let allowed = |c: char| !c.is_control() && !c.is_whitespace();
+        let in_xml = |c: char| !matches!(c, '\u{fffe}' | '\u{ffff}');
+        let allowed = |c: char| !c.is_control() && !c.is_whitespace() && in_xml(c);
         (1..=NAME_LEN_MAX).contains(&text.len()) && text.chars().all(allowed)
     }
 
