@@ -1,0 +1,108 @@
+//! One other node: its member, its session, when to try again.
+
+use std::time::{Duration, Instant};
+
+use ipop_signal::{Candidate, Fingerprint, Member, PeerAddress, SessionId};
+use ipop_steer::LinkState;
+
+/// First pause before a failed link is tried again; doubles with each failure.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause between tries.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// How long an offer may stay without an answer.
+pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
+/// How long the one who is not to offer waits for the other's offer.
+pub(crate) const OFFER_PATIENCE: Duration = Duration::from_secs(4);
+/// How long the link of a member that left is kept: it may only have lost its server.
+pub(crate) const DEPARTURE_GRACE: Duration = Duration::from_secs(180);
+/// Candidates kept for an offer that has yet to come.
+const EARLY_CANDIDATES_MAX: usize = 64;
+
+/// A session that this node or the peer opened.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) number: u64,
+    pub(crate) address: PeerAddress,
+    pub(crate) offered_by_us: bool,
+    pub(crate) answered: bool,
+}
+
+/// What is known of one other node.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) fingerprint: Fingerprint,
+    /// What it said last; kept while its link is, even when it is no longer there.
+    pub(crate) member: Option<Member>,
+    /// Whether it is in the room.
+    pub(crate) present: bool,
+    pub(crate) session: Option<Session>,
+    pub(crate) state: LinkState,
+    /// When to offer (again), give up on an answer, or forget a member that left.
+    pub(crate) next_offer: Option<Instant>,
+    pub(crate) departure: Option<Instant>,
+    /// Candidates that overtook the offer they belong to.
+    pub(crate) early: Vec<(SessionId, Candidate)>,
+    failures: u32,
+}
+
+impl Peer {
+    pub(crate) fn new(fingerprint: Fingerprint) -> Self {
+        Self {
+            fingerprint,
+            member: None,
+            present: false,
+            session: None,
+            state: LinkState::Idle,
+            next_offer: None,
+            departure: None,
+            early: Vec::new(),
+            failures: 0,
+        }
+    }
+
+    /// A link is there or being made, so that no offer is due.
+    pub(crate) fn is_busy(&self) -> bool {
+        let is_up = matches!(self.state, LinkState::Up | LinkState::Disconnected);
+        is_up || (self.session.is_some() && self.state != LinkState::Failed)
+    }
+
+    /// The session called `id`, if it is the current one.
+    pub(crate) fn session_called(&mut self, id: &SessionId) -> Option<&mut Session> {
+        self.session.as_mut().filter(|session| session.id == *id)
+    }
+
+    /// The link came up: the next failure starts with the shortest pause again.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.next_offer = None;
+    }
+
+    /// The link failed: the pause until the next try, from half to the whole of the step so that
+    /// members do not retry in step (`spread` is any number).
+    pub(crate) fn failed(&mut self, now: Instant, regular: bool, spread: u8) {
+        let step = RETRY_FIRST.saturating_mul(1 << self.failures.min(8)).min(RETRY_LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        let pause = step / 2 + step.mul_f64(f64::from(spread) / 512.0);
+        let pause = if regular { pause } else { pause + OFFER_PATIENCE };
+        self.next_offer = Some(now + pause);
+    }
+
+    /// Keeps a candidate whose offer has not come yet; beyond the bound it is let go: the offer
+    /// itself lists all candidates known by then.
+    pub(crate) fn keep_early(&mut self, session: &SessionId, candidates: Vec<Candidate>) {
+        let room = EARLY_CANDIDATES_MAX.saturating_sub(self.early.len());
+        self.early.extend(candidates.into_iter().take(room).map(|c| (session.clone(), c)));
+    }
+
+    /// The kept candidates of `session`; those of other sessions are forgotten.
+    pub(crate) fn take_early(&mut self, session: &SessionId) -> Vec<Candidate> {
+        let kept = std::mem::take(&mut self.early);
+        kept.into_iter().filter(|(of, _)| of == session).map(|(_, c)| c).collect()
+    }
+
+    /// The earliest of its timers.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        [self.next_offer, self.departure].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,174 @@
+//! Members come, change and go; addresses and routes follow.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipop_signal::{Fingerprint, Happening, Member, OverlayAddress, PeerAddress};
+use ipop_steer::LinkState;
+
+use super::{GroupVpn, Notice};
+use crate::peer::{DEPARTURE_GRACE, OFFER_PATIENCE, Peer};
+use crate::routes::winners;
+
+impl GroupVpn {
+    pub(super) fn on_happening(&mut self, now: Instant, happening: Happening) {
+        match happening {
+            Happening::Online { address } => self.own_address = Some(address),
+            // Links live on: their members are not reported as left.
+            Happening::Offline { .. } => self.own_address = None,
+            Happening::MemberAppeared(member) | Happening::MemberChanged(member) => {
+                self.on_member(now, member);
+            }
+            Happening::MemberLeft(address) => self.on_member_left(now, &address),
+            Happening::Offered { from, session, credentials, fingerprint, candidates } => {
+                self.on_offered(from, session, (credentials, fingerprint, candidates));
+            }
+            Happening::Answered { from, session, credentials, fingerprint, candidates } => {
+                self.on_answered(now, &from, &session, (credentials, fingerprint, candidates));
+            }
+            Happening::Candidates { from, session, candidates, end } => {
+                self.on_candidates(&from, &session, candidates, end);
+            }
+            Happening::ByeReceived { from, session, reason } => {
+                self.on_bye(now, &from, &session, reason);
+            }
+            Happening::DeliveryFailed { to, session, .. } => {
+                self.on_delivery_failed(now, &to, &session);
+            }
+            // The controller resolves the names and says `Input::Servers`; it ends on `Fatal`.
+            Happening::IceServers(_) | Happening::Fatal { .. } => {}
+        }
+    }
+
+    fn on_member(&mut self, now: Instant, member: Member) {
+        let Some(own) = &self.own else { return };
+        if member.fingerprint == own.fingerprint {
+            if self.own_address.as_ref().is_some_and(|address| *address != member.address) {
+                self.notice(Notice::Impostor(member.name));
+            }
+            return;
+        }
+        let fingerprint = member.fingerprint;
+        self.members.insert(member.address.clone(), fingerprint);
+        let regular = self.offers_to(&fingerprint);
+        let peer = self.peers.entry(fingerprint).or_insert_with(|| Peer::new(fingerprint));
+        let is_new = !peer.present;
+        peer.present = true;
+        peer.member = Some(member);
+        peer.departure = None;
+        self.settle_addresses();
+        if is_new {
+            self.link_up(now, fingerprint, regular);
+        }
+    }
+
+    fn link_up(&mut self, now: Instant, fingerprint: Fingerprint, regular: bool) {
+        let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
+        if peer.is_busy() {
+            return;
+        }
+        if regular {
+            self.offer(now, fingerprint);
+        } else {
+            peer.next_offer = Some(now + OFFER_PATIENCE);
+        }
+    }
+
+    fn on_member_left(&mut self, now: Instant, address: &PeerAddress) {
+        let Some(fingerprint) = self.members.remove(address) else { return };
+        let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
+        // The same node may be in the room again under another address already.
+        if peer.member.as_ref().is_none_or(|member| member.address != *address) {
+            return;
+        }
+        peer.present = false;
+        peer.next_offer = None;
+        let carries = matches!(peer.state, LinkState::Up | LinkState::Disconnected);
+        if carries {
+            peer.departure = Some(now + DEPARTURE_GRACE);
+        } else {
+            self.close(fingerprint);
+        }
+        // Routes stay with the link: the addresses of a node that only lost its server are still
+        // its own. They go with `close`.
+    }
+
+    /// Keeps or changes this node's claims, and routes every address to its winner.
+    pub(super) fn settle_addresses(&mut self) {
+        let Some(own) = &self.own else { return };
+        let fingerprint = own.fingerprint;
+        let mut claims = own.addresses.clone();
+        let mut changed = false;
+        let mut lost = Vec::new();
+        for claim in &mut claims {
+            // The address space is finite, so this ends even where all of it is taken.
+            for _ in 0..1024 {
+                let Some(by) = self.winner_over(claim, &fingerprint) else { break };
+                let Some(next) = self.config.plan.next(claim, &fingerprint) else {
+                    lost.push((*claim, by));
+                    break;
+                };
+                *claim = next;
+                changed = true;
+            }
+        }
+        if changed {
+            if let Some(own) = &mut self.own {
+                own.addresses = claims;
+            }
+            self.configure();
+            self.announce();
+        }
+        self.complain(lost);
+        self.update_routes();
+    }
+
+    /// Tells people once of each configured address that somebody else keeps.
+    fn complain(&mut self, lost: Vec<(OverlayAddress, String)>) {
+        for (address, by) in &lost {
+            if !self.lost.iter().any(|(before, _)| before == address) {
+                self.notice(Notice::AddressTaken { address: *address, by: by.clone() });
+            }
+        }
+        self.lost = lost;
+    }
+
+    /// The name of the member that has a better claim to this node's `claim`.
+    fn winner_over(&self, claim: &OverlayAddress, own: &Fingerprint) -> Option<String> {
+        let rivals = self.peers.values().filter_map(|peer| peer.member.as_ref());
+        rivals
+            .filter(|member| {
+                let same = member.addresses.iter().filter(|a| a.address == claim.address);
+                same.into_iter().any(|theirs| {
+                    crate::address::beats((theirs, &member.fingerprint), (claim, own))
+                })
+            })
+            .map(|member| member.name.clone())
+            .next()
+    }
+
+    fn update_routes(&mut self) {
+        let Some(own) = &self.own else { return };
+        let own_claims = own.addresses.iter().map(|claim| (claim, &own.fingerprint));
+        let members = self.peers.values().filter_map(|peer| peer.member.as_ref());
+        let theirs = members.flat_map(|m| m.addresses.iter().map(move |a| (a, &m.fingerprint)));
+        let wanted: BTreeMap<IpAddr, Fingerprint> = winners(own_claims.chain(theirs))
+            .into_iter()
+            .filter(|(_, (_, owner))| **owner != own.fingerprint)
+            .map(|(address, (_, owner))| (address, *owner))
+            .collect();
+        let linked = |peer: &Fingerprint| {
+            self.peers.get(peer).is_some_and(|p| p.session.is_some() || p.is_busy())
+        };
+        let wanted = wanted.into_iter().filter(|(_, peer)| linked(peer)).collect();
+        for command in self.routes.update(wanted) {
+            self.command(command);
+        }
+    }
+
+    /// Whether this node is the one of the two that offers.
+    pub(super) fn offers_to(&self, peer: &Fingerprint) -> bool {
+        self.own.as_ref().is_some_and(|own| own.fingerprint > *peer)
+    }
+}
