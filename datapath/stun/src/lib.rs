@@ -12,9 +12,11 @@
 //! Read [`Message`] and [`turn::TurnClient`] first.
 #![forbid(unsafe_code)]
 
+pub mod behaviour;
 pub mod client;
 pub mod message;
 pub mod random;
+pub mod server;
 mod transaction;
 
 use std::net::SocketAddr;
