@@ -30,6 +30,13 @@ impl ChainSecret {
         ChainSecret(secret)
     }
 
+    /// A secret that `fill` writes in place, so that no copy of it stays on the stack.
+    pub(crate) fn fill<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut secret = ChainSecret([0; CHAIN_SECRET_LEN]);
+        fill(&mut secret.0)?;
+        Ok(secret)
+    }
+
     /// The secret of the following epoch.
     #[must_use]
     pub(crate) fn next(&self) -> ChainSecret {

@@ -128,7 +128,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_the_model(start in prop_oneof![0u64..20_000, any::<u64>()], steps in steps()) {
+        fn behaves_as_the_model(
+            start in prop_oneof![0u64..20_000, any::<u64>()],
+            steps in steps(),
+        ) {
             let mut window = ReplayWindow::new();
             let mut model = Model::default();
             let mut counter = start;
