@@ -1,1 +1,6 @@
-//! XMPP client: signalling over any standard server.
+//! WIP
+#![allow(dead_code)]
+#![forbid(unsafe_code)]
+mod assembler;
+mod backoff;
+mod scram;

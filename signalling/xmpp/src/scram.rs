@@ -1,0 +1,262 @@
+//! SCRAM, the client's side (RFC 5802, RFC 7677), with channel binding (RFC 9266).
+//!
+//! Both ends prove that they know the password and neither shows it; the server's proof is checked
+//! by [`Scram::verify`], without which a login does not count.
+
+use aws_lc_rs::{digest, hmac, pbkdf2};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::num::NonZeroU32;
+
+/// RFC 7677 section 4 asks for at least this many rounds.
+const ROUNDS_MIN: u32 = 4096;
+/// More would let a server keep us busy: this many take well below a second.
+const ROUNDS_MAX: u32 = 1_000_000;
+const MESSAGE_LEN_MAX: usize = 4096;
+
+/// The hash function of a mechanism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hash {
+    Sha1,
+    Sha256,
+}
+
+/// What the login is tied to, and what the server is told about it (the GS2 header).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Binding {
+    /// `n`: this connection has nothing to bind to that the server would take.
+    Impossible,
+    /// `y`: we would bind, the server offers no way. A server that did offer one learns from this
+    /// that somebody between us took it out.
+    NotOffered,
+    /// `p`: key material exported from the TLS connection, 32 bytes.
+    Exporter([u8; 32]),
+}
+
+/// Why the exchange failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ScramError {
+    #[error("the user name or password holds characters that SASL does not allow")]
+    Forbidden,
+    #[error("the server's challenge is malformed")]
+    Malformed,
+    #[error("the server asks for {0} rounds of hashing, which is out of bounds")]
+    Rounds(u32),
+    #[error("the server could not prove that it knows the password")]
+    ServerUnproven,
+}
+
+/// One exchange.
+pub(crate) struct Scram {
+    hash: Hash,
+    password: String,
+    binding: Binding,
+    nonce: String,
+    first_bare: String,
+    server_signature: Option<Vec<u8>>,
+}
+
+impl Scram {
+    /// Prepares an exchange. The nonce is of printable ASCII without commas and must not repeat.
+    pub(crate) fn new(
+        hash: Hash,
+        username: &str,
+        password: &str,
+        binding: Binding,
+        nonce: String,
+    ) -> Result<Self, ScramError> {
+        let prepared = |text| stringprep::saslprep(text).map_err(|_| ScramError::Forbidden);
+        let username = prepared(username)?.replace('=', "=3D").replace(',', "=2C");
+        let password = prepared(password)?.into_owned();
+        let first_bare = format!("n={username},r={nonce}");
+        Ok(Self { hash, password, binding, nonce, first_bare, server_signature: None })
+    }
+
+    /// The client's first message.
+    pub(crate) fn first(&self) -> Vec<u8> {
+        format!("{}{}", self.binding.header(), self.first_bare).into_bytes()
+    }
+
+    /// Answers the server's challenge with the client's proof.
+    pub(crate) fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, ScramError> {
+        let challenge = text_of(challenge)?;
+        let mut fields = challenge.split(',');
+        let nonce = field(fields.next(), "r=")?;
+        let salt = BASE64.decode(field(fields.next(), "s=")?);
+        let salt = salt.map_err(|_| ScramError::Malformed)?;
+        let rounds = field(fields.next(), "i=")?.parse().map_err(|_| ScramError::Malformed)?;
+        if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
+            return Err(ScramError::Malformed);
+        }
+        if !(ROUNDS_MIN..=ROUNDS_MAX).contains(&rounds) {
+            return Err(ScramError::Rounds(rounds));
+        }
+        let last_bare = format!("c={},r={nonce}", BASE64.encode(self.binding.bytes()));
+        let exchange = format!("{},{challenge},{last_bare}", self.first_bare);
+        let proof = self.prove(&salt, rounds, &exchange);
+        Ok(format!("{last_bare},p={}", BASE64.encode(proof)).into_bytes())
+    }
+
+    /// Checks the server's last message.
+    pub(crate) fn verify(&self, last: &[u8]) -> Result<(), ScramError> {
+        let signature = text_of(last)?.split(',').next().and_then(|text| text.strip_prefix("v="));
+        let signature = signature.and_then(|text| BASE64.decode(text).ok());
+        match (signature, &self.server_signature) {
+            (Some(signature), Some(expected)) if signature == *expected => Ok(()),
+            _ => Err(ScramError::ServerUnproven),
+        }
+    }
+
+    /// The client's proof; keeps what the server's has to look like.
+    fn prove(&mut self, salt: &[u8], rounds: u32, exchange: &str) -> Vec<u8> {
+        let salted = self.hash.stretch(self.password.as_bytes(), salt, rounds);
+        let client_key = self.hash.hmac(&salted, b"Client Key");
+        let stored_key = self.hash.digest(&client_key);
+        let client_signature = self.hash.hmac(&stored_key, exchange.as_bytes());
+        let server_key = self.hash.hmac(&salted, b"Server Key");
+        self.server_signature = Some(self.hash.hmac(&server_key, exchange.as_bytes()));
+        client_key.iter().zip(client_signature).map(|(key, signature)| key ^ signature).collect()
+    }
+}
+
+impl Binding {
+    fn header(&self) -> &'static str {
+        match self {
+            Self::Impossible => "n,,",
+            Self::NotOffered => "y,,",
+            Self::Exporter(_) => "p=tls-exporter,,",
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let header = self.header().as_bytes().to_vec();
+        match self {
+            Self::Exporter(material) => [header, material.to_vec()].concat(),
+            Self::Impossible | Self::NotOffered => header,
+        }
+    }
+}
+
+impl Hash {
+    /// The mechanism's name at the server, without `-PLUS`.
+    pub(crate) fn mechanism(self) -> &'static str {
+        match self {
+            Self::Sha1 => "SCRAM-SHA-1",
+            Self::Sha256 => "SCRAM-SHA-256",
+        }
+    }
+
+    fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
+        let algorithm = match self {
+            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha256 => hmac::HMAC_SHA256,
+        };
+        hmac::sign(&hmac::Key::new(algorithm, key), data).as_ref().to_vec()
+    }
+
+    fn digest(self, data: &[u8]) -> Vec<u8> {
+        let algorithm = match self {
+            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha256 => &digest::SHA256,
+        };
+        digest::digest(algorithm, data).as_ref().to_vec()
+    }
+
+    fn stretch(self, password: &[u8], salt: &[u8], rounds: u32) -> Vec<u8> {
+        let (algorithm, len) = match self {
+            Self::Sha1 => (pbkdf2::PBKDF2_HMAC_SHA1, 20),
+            Self::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
+        };
+        let mut salted = vec![0; len];
+        let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);
+        pbkdf2::derive(algorithm, rounds, salt, password, &mut salted);
+        salted
+    }
+}
+
+fn text_of(message: &[u8]) -> Result<&str, ScramError> {
+    if message.len() > MESSAGE_LEN_MAX {
+        return Err(ScramError::Malformed);
+    }
+    std::str::from_utf8(message).map_err(|_| ScramError::Malformed)
+}
+
+fn field<'a>(text: Option<&'a str>, name: &str) -> Result<&'a str, ScramError> {
+    text.and_then(|text| text.strip_prefix(name)).ok_or(ScramError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scram(hash: Hash, nonce: &str) -> Scram {
+        Scram::new(hash, "user", "pencil", Binding::Impossible, nonce.to_owned()).unwrap()
+    }
+
+    /// The exchange printed in RFC 5802 section 5.
+    #[test]
+    fn sha1_speaks_as_the_rfc() {
+        let mut scram = scram(Hash::Sha1, "fyko+d2lbbFgONRv9qkxdawL");
+        assert_eq!(scram.first(), b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+        let challenge = b"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096";
+        let expected = "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,\
+                        p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=";
+        assert_eq!(scram.respond(challenge).unwrap(), expected.as_bytes());
+        assert_eq!(scram.verify(b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ="), Ok(()));
+        assert_eq!(
+            scram.verify(b"v=rmF9pqV8S7suAoZWja4dJRkFsKR="),
+            Err(ScramError::ServerUnproven)
+        );
+        assert_eq!(scram.verify(b""), Err(ScramError::ServerUnproven));
+    }
+
+    /// The exchange printed in RFC 7677 section 3.
+    #[test]
+    fn sha256_speaks_as_the_rfc() {
+        let mut scram = scram(Hash::Sha256, "rOprNGfwEbeRWgbNEkqO");
+        let challenge = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                          s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+        let expected = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                        p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        assert_eq!(scram.respond(challenge).unwrap(), expected.as_bytes());
+        assert_eq!(scram.verify(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="), Ok(()));
+    }
+
+    #[test]
+    fn success_before_the_challenge_proves_nothing() {
+        let scram = scram(Hash::Sha256, "n");
+        assert_eq!(scram.verify(b"v="), Err(ScramError::ServerUnproven));
+    }
+
+    #[test]
+    fn a_challenge_out_of_bounds_is_refused() {
+        let respond =
+            |challenge: &str| scram(Hash::Sha256, "abc").respond(challenge.as_bytes()).unwrap_err();
+        assert_eq!(respond("r=abcd,s=QQ==,i=1"), ScramError::Rounds(1));
+        assert_eq!(respond("r=abcd,s=QQ==,i=4000000000"), ScramError::Rounds(4_000_000_000));
+        assert_eq!(respond("r=abc,s=QQ==,i=4096"), ScramError::Malformed);
+        assert_eq!(respond("r=xyz,s=QQ==,i=4096"), ScramError::Malformed);
+        assert_eq!(respond("m=x,r=abcd,s=QQ==,i=4096"), ScramError::Malformed);
+    }
+
+    #[test]
+    fn the_header_says_what_is_bound() {
+        let first = |binding| {
+            let scram = Scram::new(Hash::Sha1, "a=b,c", "p", binding, "n".to_owned()).unwrap();
+            String::from_utf8(scram.first()).unwrap()
+        };
+        assert_eq!(first(Binding::NotOffered), "y,,n=a=3Db=2Cc,r=n");
+        assert_eq!(first(Binding::Exporter([0; 32])), "p=tls-exporter,,n=a=3Db=2Cc,r=n");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_challenges_never_panic(challenge in any::<Vec<u8>>(), text in "[rsiv=,a-z0-9]{0,80}") {
+            let mut scram = scram(Hash::Sha1, "a");
+            let _ = scram.respond(&challenge);
+            let _ = scram.respond(text.as_bytes());
+            let _ = scram.verify(&challenge);
+        }
+    }
+}
