@@ -30,10 +30,11 @@
 //! start, answer or disturb a handshake. At level handshake the bytes are sealed with the TLS
 //! handshake keys, everything in front of them being the AAD and the counter the packet number.
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::{constant_time, digest, hmac};
 use ipop_wire::{HEADER_LEN, Header, Kind, LinkIndex, Part, TAG_LEN};
 use rustls::quic::Keys;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::tls::{Level, Role};
 
@@ -132,6 +133,21 @@ impl Front {
         out.extend_from_slice(&self.acknowledged[1].to_be_bytes());
         out.extend_from_slice(&self.offset.to_be_bytes());
     }
+}
+
+/// The secret that authenticates a handshake's first level, from what signalling gave to both
+/// ends (such as their ICE passwords), in an order that both know.
+#[must_use]
+pub fn path_secret(parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(b"ipop path secret");
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut secret = Zeroizing::new([0; 32]);
+    secret.copy_from_slice(hash.finish().as_ref());
+    secret
 }
 
 /// The keys that protect handshake datagrams, and the counter of those sent.
@@ -237,6 +253,13 @@ mod tests {
                 offset,
             },
         )
+    }
+
+    #[test]
+    fn parts_of_the_path_secret_do_not_run_into_each_other() {
+        assert_eq!(path_secret(&[b"ab", b"c"]), path_secret(&[b"ab", b"c"]));
+        assert_ne!(path_secret(&[b"ab", b"c"]), path_secret(&[b"a", b"bc"]));
+        assert_ne!(path_secret(&[b"ab", b"c"]), path_secret(&[b"c", b"ab"]));
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::carrier::{Carrier, Received};
 use crate::cipher::choose;
-use crate::fragment::{Front, HandshakeId, RefusedInput};
+use crate::fragment::{Front, Guard, HandshakeId, RefusedInput};
 use crate::identity::{Fingerprint, Identity};
 use crate::offer::{Offer, OfferError, PROTOCOL_VERSION};
 use crate::session::{LaneSecrets, Session};
@@ -44,8 +44,8 @@ pub struct HandshakeConfig {
     pub identity: Arc<Identity>,
     /// Whom we expect. Nobody else is accepted.
     pub peer: Fingerprint,
-    /// What only the two ends know from signalling (made from both ICE passwords): datagrams of
-    /// anyone else are refused before TLS sees them.
+    /// What only the two ends know from signalling, see [`path_secret`](crate::path_secret):
+    /// datagrams of anyone else are refused before TLS sees them.
     pub path_secret: Zeroizing<[u8; 32]>,
     /// What we offer for the session.
     pub offer: Offer,
@@ -160,6 +160,27 @@ impl Handshake {
             Err(error) => handshake.fail(HandshakeError::Tls(error.to_string()), None),
         }
         handshake
+    }
+
+    /// Starts a server with the first datagram of a client, after checking that the datagram is
+    /// authentic: strangers cost one HMAC. `config.id` is not used.
+    ///
+    /// # Errors
+    /// [`RefusedInput`]: count and drop.
+    pub fn accept(
+        config: HandshakeConfig,
+        now: Instant,
+        datagram: &[u8],
+    ) -> Result<Self, RefusedInput> {
+        let (header, front) = Front::parse(datagram)?;
+        if front.level != Level::Initial {
+            return Err(RefusedInput::OtherHandshake);
+        }
+        Guard::new(Role::Server, &config.path_secret).unprotect(&header, &front, datagram)?;
+        let config = HandshakeConfig { role: Role::Server, id: front.id, ..config };
+        let mut handshake = Handshake::new(config, now);
+        handshake.handle_input(now, datagram)?;
+        Ok(handshake)
     }
 
     /// The id in a handshake datagram, authentic or not.
@@ -384,7 +405,7 @@ impl std::fmt::Debug for Handshake {
 mod tests {
     use super::*;
     use crate::Cipher;
-    use crate::fragment::{BYTES_LEN_MAX, BytesKind, Guard};
+    use crate::fragment::{BYTES_LEN_MAX, BytesKind};
     use ipop_wire::LinkIndex;
 
     const ID: HandshakeId = HandshakeId(1);

@@ -31,7 +31,7 @@ mod tls;
 
 pub use chain::{CHAIN_SECRET_LEN, ChainSecret};
 pub use cipher::{Cipher, choose};
-pub use fragment::{HANDSHAKE_DATAGRAM_LEN_MAX, HandshakeId, RefusedInput};
+pub use fragment::{HANDSHAKE_DATAGRAM_LEN_MAX, HandshakeId, RefusedInput, path_secret};
 pub use handshake::{HANDSHAKE_TIME_MAX, Handshake, HandshakeConfig, HandshakeError, Output};
 pub use identity::{Fingerprint, Identity, IdentityError};
 pub use offer::{Offer, OfferError, PROTOCOL_VERSION};

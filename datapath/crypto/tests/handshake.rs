@@ -329,6 +329,32 @@ fn who_does_not_know_the_path_secret_gets_no_answer() {
 }
 
 #[test]
+fn a_server_is_only_made_for_an_authentic_first_datagram() {
+    let now = Instant::now();
+    let server = || config(Role::Server, 2, 1);
+    let mut client = Handshake::new(config(Role::Client, 1, 2), now);
+    let mut flight: Vec<_> = std::iter::from_fn(|| client.poll_output())
+        .map(|output| match output {
+            Output::Transmit(datagram) => datagram,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    // Any piece of the first flight will do; the id is the client's.
+    for datagram in &flight {
+        let made = Handshake::accept(server(), now, datagram).expect("authentic");
+        assert_eq!(made.id(), HandshakeId(99));
+        assert!(made.has_heard_peer());
+    }
+    let mut stranger = server();
+    stranger.path_secret = Zeroizing::new([6; 32]);
+    let refused = Handshake::accept(stranger, now, &flight[0]).expect_err("not his");
+    assert_eq!(refused, RefusedInput::Forged);
+    flight[0][17] = 1;
+    let refused = Handshake::accept(server(), now, &flight[0]).expect_err("the second level");
+    assert_eq!(refused, RefusedInput::OtherHandshake);
+}
+
+#[test]
 fn offers_without_a_common_cipher_or_version_are_told_apart() {
     let mut server = config(Role::Server, 2, 1);
     server.offer.ciphers = vec![(Cipher::Aes128Gcm, 1)];
