@@ -13,10 +13,29 @@
 //!
 //! Read [`Port`] first, then [`Batch`].
 
+mod affinity;
+mod buffers;
+mod doorbell;
 mod memory;
+mod message;
+mod netlink;
 mod port;
+mod ring;
+mod segmentation;
+mod slots;
+mod status;
+mod tap;
+mod udp;
+mod uring_port;
 
+pub use affinity::pin_to_core;
+pub use doorbell::Doorbell;
 pub use port::{
     BUFFER_LEN, Batch, Completion, DATAGRAM_LEN_MAX, Datagram, Destination, OutputSlot, Port,
     PortError, SEGMENTS_MAX, SLOT_LEN, SendError, TapFrame, VNET_HEADER_LEN, WriteError,
 };
+pub use ring::{RingError, RingFeatures, probe};
+pub use status::{PortConfig, PortCounters, PortFeatures};
+pub use tap::{Offloads, Tap, TapError, TapQueue};
+pub use udp::{Family, UdpError, UdpSocket};
+pub use uring_port::UringPort;

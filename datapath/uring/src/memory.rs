@@ -83,9 +83,9 @@ impl Buffer {
         self.index
     }
 
-    /// Whether both are parts of one region.
-    pub(crate) fn same_region(&self, other: &Buffer) -> bool {
-        Arc::ptr_eq(&self.region, &other.region)
+    /// The region it is a part of.
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
     }
 
     /// Address of the first byte, for the kernel. Whoever passes it on keeps the buffer, unused,

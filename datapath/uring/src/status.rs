@@ -1,0 +1,76 @@
+//! What a port is made with, and what it tells of itself.
+
+use std::fmt;
+
+use crate::port::{BUFFER_LEN, SLOT_LEN};
+use crate::ring::RingFeatures;
+
+/// Sizes of a port. All memory is allocated when it opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Buffers for tap frames; rounded up to a power of two.
+    pub frames: u16,
+    /// Buffers for datagrams, of both families together; rounded up to a power of two.
+    pub datagrams: u16,
+    /// Output slots.
+    pub slots: u16,
+    /// Queue single reads on the tap even if the kernel has multishot reads.
+    pub single_reads: bool,
+}
+
+impl Default for PortConfig {
+    fn default() -> PortConfig {
+        PortConfig { frames: 64, datagrams: 64, slots: 64, single_reads: false }
+    }
+}
+
+impl PortConfig {
+    /// Bytes that a port of this size allocates for packets.
+    pub fn memory_len(&self) -> usize {
+        let ring = |count: u16| usize::from(count.next_power_of_two());
+        let buffers = ring(self.frames) + ring(self.datagrams);
+        buffers * BUFFER_LEN + usize::from(self.slots) * SLOT_LEN
+    }
+}
+
+/// How often something out of the ordinary happened, since the port opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Tap reading paused because no buffer was free.
+    pub frames_exhausted: u64,
+    /// Receiving paused because no buffer was free.
+    pub datagrams_exhausted: u64,
+    /// Sends that went out datagram by datagram because a route takes no segmentation.
+    pub unsegmented_sends: u64,
+    /// Reads and receives that failed for another reason.
+    pub input_failures: u64,
+}
+
+/// What a port runs on, for status reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortFeatures {
+    /// The ring's.
+    pub ring: RingFeatures,
+    /// Whether sends may be segmented, at least to some peers.
+    pub segmentation: bool,
+    /// Has an IPv4 socket.
+    pub v4: bool,
+    /// Has an IPv6 socket.
+    pub v6: bool,
+}
+
+impl fmt::Display for PortFeatures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or =
+            |yes: bool, name: &'static str, other: &'static str| if yes { name } else { other };
+        write!(
+            f,
+            "io_uring ({}, {}), UDP{}{}, {}",
+            or(self.ring.deferred, "deferred", "cooperative"),
+            or(self.ring.tap_multishot, "multishot tap reads", "queued tap reads"),
+            or(self.v4, " IPv4", ""),
+            or(self.v6, " IPv6", ""),
+            or(self.segmentation, "segmented sends", "single sends"),
+        )
+    }
+}

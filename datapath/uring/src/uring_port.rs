@@ -1,0 +1,542 @@
+//! The port on io_uring.
+//!
+//! The way of a turn, in the order of this file: arm what has ended, enter once, reap all events,
+//! then look at each: fates of outputs put their slots back, inputs take their buffers out.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::types::Fixed;
+use io_uring::{opcode, squeue};
+
+use crate::buffers::BufferRing;
+use crate::doorbell::Doorbell;
+use crate::message::{PAYLOAD_START, parse, receive_header};
+use crate::port::{
+    BUFFER_LEN, Batch, Completion, Datagram, Destination, OutputSlot, Port, PortError, SendError,
+    TapFrame, WriteError,
+};
+use crate::ring::{Event, Ring, RingError, RingFeatures};
+use crate::segmentation::{Segmentation, segmentation};
+use crate::slots::{Job, Slots};
+use crate::status::{PortConfig, PortCounters, PortFeatures};
+use crate::tap::TapQueue;
+use crate::udp::{Family, UdpSocket};
+
+/// Buffer groups.
+const FRAMES: u16 = 0;
+const DATAGRAMS: u16 = 1;
+/// Registered files.
+const TAP: u32 = 0;
+const UDP_V4: u32 = 1;
+const UDP_V6: u32 = 2;
+const BELL: u32 = 3;
+
+/// Reads queued on the tap where one read cannot serve all frames.
+const SINGLE_READS: usize = 8;
+/// Failures in a row, without one success, after which an input counts as broken.
+const FAILURES_MAX: u32 = 64;
+
+/// One worker's port: a tap queue, up to two sockets, a doorbell, on one ring.
+///
+/// It may be opened anywhere; the first [`wait`](Port::wait) binds it to its thread, where it is
+/// to be dropped too. Dropped elsewhere, or with an operation that does not come back, it leaks
+/// its packet memory rather than let the kernel write into memory that is someone else's.
+pub struct UringPort {
+    ring: Ring,
+    memory: ManuallyDrop<Memory>,
+    /// Keeps the interface alive.
+    _tap: TapQueue,
+    v4: Option<Arc<UdpSocket>>,
+    v6: Option<Arc<UdpSocket>>,
+    doorbell: Doorbell,
+    armed: Armed,
+    failures: Failures,
+    segmentation: Segmentation,
+    counters: PortCounters,
+    tap_multishot: bool,
+    /// Fates decided without the ring, for the next batch.
+    decided: Vec<Completion>,
+    events: Vec<Event>,
+}
+
+/// All that the kernel is given addresses of.
+struct Memory {
+    frames: BufferRing,
+    datagrams: BufferRing,
+    slots: Slots,
+    receive_header: Box<libc::msghdr>,
+}
+
+// SAFETY: the one member that is not `Send` by itself is the receive header, whose pointers are
+// null for ever; the ring is entered by one thread at a time through `&mut self`.
+unsafe impl Send for Memory {}
+
+/// Which inputs have an operation queued or running.
+#[derive(Debug, Default)]
+struct Armed {
+    tap: usize,
+    v4: bool,
+    v6: bool,
+    doorbell: bool,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Failures {
+    tap: u32,
+    v4: u32,
+    v6: u32,
+}
+
+/// What a completion is of; in `user_data` as kind << 16 | slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tag {
+    Tap,
+    V4,
+    V6,
+    Doorbell,
+    Send(u16),
+    Write(u16),
+}
+
+impl Tag {
+    fn encode(self) -> u64 {
+        let (kind, slot) = match self {
+            Tag::Tap => (1, 0),
+            Tag::V4 => (2, 0),
+            Tag::V6 => (3, 0),
+            Tag::Doorbell => (4, 0),
+            Tag::Send(slot) => (5, slot),
+            Tag::Write(slot) => (6, slot),
+        };
+        kind << 16 | u64::from(slot)
+    }
+
+    fn decode(user_data: u64) -> Option<Tag> {
+        let slot = (user_data & 0xffff) as u16;
+        match user_data >> 16 {
+            1 => Some(Tag::Tap),
+            2 => Some(Tag::V4),
+            3 => Some(Tag::V6),
+            4 => Some(Tag::Doorbell),
+            5 => Some(Tag::Send(slot)),
+            6 => Some(Tag::Write(slot)),
+            _ => None,
+        }
+    }
+}
+
+impl UringPort {
+    /// Opens a port. Nothing is read or sent before the first [`wait`](Port::wait).
+    ///
+    /// # Errors
+    /// [`RingError`] says why this machine gives no ring and what to do.
+    pub fn open(
+        tap: TapQueue,
+        v4: Option<Arc<UdpSocket>>,
+        v6: Option<Arc<UdpSocket>>,
+        config: &PortConfig,
+    ) -> Result<UringPort, RingError> {
+        let inputs = usize::from(config.frames.next_power_of_two())
+            + usize::from(config.datagrams.next_power_of_two());
+        let slots = usize::from(config.slots);
+        // Every buffer and slot may complete at once, and every input may end.
+        let submissions = (slots + SINGLE_READS + 8).next_power_of_two();
+        let completions = (inputs + slots + SINGLE_READS + 32).max(2 * submissions);
+        let ring = Ring::open(submissions as u32, completions as u32)?;
+        let doorbell = Doorbell::new()
+            .map_err(|source| RingError::Refused { action: "make the doorbell of", source })?;
+        let socket = |socket: &Option<Arc<UdpSocket>>| {
+            socket.as_ref().map_or(-1, |socket| socket.as_fd().as_raw_fd())
+        };
+        ring.register_files(&[
+            tap.as_fd().as_raw_fd(),
+            socket(&v4),
+            socket(&v6),
+            doorbell.as_fd().as_raw_fd(),
+        ])?;
+        let memory = Memory {
+            frames: BufferRing::register(&ring, FRAMES, config.frames)?,
+            datagrams: BufferRing::register(&ring, DATAGRAMS, config.datagrams)?,
+            slots: Slots::allocate(config.slots)?,
+            receive_header: Box::new(receive_header()),
+        };
+        Ok(UringPort {
+            tap_multishot: ring.features().tap_multishot && !config.single_reads,
+            ring,
+            memory: ManuallyDrop::new(memory),
+            _tap: tap,
+            v4,
+            v6,
+            doorbell,
+            armed: Armed::default(),
+            failures: Failures::default(),
+            segmentation: Segmentation::default(),
+            counters: PortCounters::default(),
+            decided: Vec::with_capacity(slots),
+            events: Vec::with_capacity(completions),
+        })
+    }
+
+    /// A handle that wakes this port from another thread.
+    pub fn doorbell(&self) -> Doorbell {
+        self.doorbell.clone()
+    }
+
+    /// The socket of a family, for sending past the port.
+    pub fn socket(&self, family: Family) -> Option<&Arc<UdpSocket>> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
+    /// A batch large enough for anything that one `wait` can bring.
+    pub fn batch(&self) -> Batch {
+        Batch::with_capacity(self.events.capacity())
+    }
+
+    /// What is in use.
+    pub fn probe(&self) -> PortFeatures {
+        PortFeatures {
+            ring: RingFeatures { tap_multishot: self.tap_multishot, ..self.ring.features() },
+            segmentation: !self.segmentation.is_off(),
+            v4: self.v4.is_some(),
+            v6: self.v6.is_some(),
+        }
+    }
+
+    /// What went out of the ordinary.
+    pub fn counters(&self) -> PortCounters {
+        self.counters
+    }
+}
+
+impl Port for UringPort {
+    fn wait(&mut self, wait: Option<Duration>, batch: &mut Batch) -> Result<(), PortError> {
+        self.arm();
+        let ready = !batch.is_empty() || !self.decided.is_empty() || self.ring.has_events();
+        let wait = if ready { Some(Duration::ZERO) } else { wait };
+        self.ring.enter(wait).map_err(PortError::Enter)?;
+        let mut events = std::mem::take(&mut self.events);
+        self.ring.reap(&mut events);
+        self.decided.drain(..).for_each(|fate| batch.push(fate));
+        let mut outcome = Ok(());
+        for event in events.drain(..) {
+            let result = self.handle(event, batch);
+            outcome = outcome.and(result);
+        }
+        self.events = events;
+        outcome
+    }
+
+    fn release_frame(&mut self, frame: TapFrame) {
+        self.memory.frames.provide(frame.buffer);
+    }
+
+    fn release_datagram(&mut self, datagram: Datagram) {
+        self.memory.datagrams.provide(datagram.buffer);
+    }
+
+    fn output(&mut self) -> Option<OutputSlot> {
+        self.memory.slots.take()
+    }
+
+    fn send(
+        &mut self,
+        slot: OutputSlot,
+        len: usize,
+        segment_size: usize,
+        destination: &Destination,
+    ) {
+        if !self.memory.slots.owns(&slot) {
+            return;
+        }
+        let (file, socket) = match destination.remote {
+            std::net::SocketAddr::V4(_) => (UDP_V4, &self.v4),
+            std::net::SocketAddr::V6(_) => (UDP_V6, &self.v6),
+        };
+        let Some(socket) = socket else {
+            return self.decide_send(slot, Err(SendError::NoSocket));
+        };
+        let Some(size) = segmentation(len, segment_size) else {
+            return self.decide_send(slot, Err(SendError::TooBig));
+        };
+        if size != 0 && self.segmentation.is_refused(destination) {
+            let result = socket.send_each(&slot[..len], size, destination);
+            self.counters.unsegmented_sends += 1;
+            return self.decide_send(slot, result);
+        }
+        let index = slot.index();
+        let message = self.memory.slots.start_send(slot, len, size, destination);
+        let entry =
+            opcode::SendMsg::new(Fixed(file), message).flags(libc::MSG_DONTWAIT as u32).build();
+        // SAFETY: message and payload belong to the slot, which `Slots` keeps untouched until
+        // the completion is reaped.
+        if !unsafe { self.ring.push(entry, Tag::Send(index).encode()) }
+            && let Some((slot, _)) = self.memory.slots.finish(index)
+        {
+            self.decide_send(slot, Err(SendError::NoBuffers(libc::EBUSY)));
+        }
+    }
+
+    fn write_tap(&mut self, slot: OutputSlot, range: Range<usize>) {
+        if !self.memory.slots.owns(&slot) {
+            return;
+        }
+        let index = slot.index();
+        if range.start >= range.end || range.end > slot.len() {
+            self.memory.slots.put_back(slot);
+            let error = WriteError::Malformed;
+            return self.decided.push(Completion::WriteFailed { slot: index, error });
+        }
+        let start = self.memory.slots.start_write(slot, &range);
+        let entry = opcode::Write::new(Fixed(TAP), start, range.len() as u32).build();
+        // SAFETY: the bytes belong to the slot, which `Slots` keeps untouched until the
+        // completion is reaped.
+        if !unsafe { self.ring.push(entry, Tag::Write(index).encode()) }
+            && let Some((slot, _)) = self.memory.slots.finish(index)
+        {
+            self.memory.slots.put_back(slot);
+            let error = WriteError::NoBuffers(libc::EBUSY);
+            self.decided.push(Completion::WriteFailed { slot: index, error });
+        }
+    }
+
+    fn discard(&mut self, slot: OutputSlot) {
+        self.memory.slots.put_back(slot);
+    }
+
+    fn send_plain(&mut self, data: &[u8], destination: &Destination) -> Result<(), SendError> {
+        let family = if destination.remote.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.socket(family).ok_or(SendError::NoSocket)?.send(data, destination)
+    }
+}
+
+impl UringPort {
+    /// Queues the inputs that have ended. One without buffers waits: it would end at once.
+    fn arm(&mut self) {
+        if !self.armed.doorbell {
+            let poll = opcode::PollAdd::new(Fixed(BELL), libc::POLLIN as u32).multi(true);
+            // SAFETY: a poll points at no memory.
+            self.armed.doorbell = unsafe { self.ring.push(poll.build(), Tag::Doorbell.encode()) };
+        }
+        if self.memory.datagrams.available() > 0 {
+            if self.v4.is_some() && !self.armed.v4 {
+                self.armed.v4 = self.arm_receive(UDP_V4, Tag::V4);
+            }
+            if self.v6.is_some() && !self.armed.v6 {
+                self.armed.v6 = self.arm_receive(UDP_V6, Tag::V6);
+            }
+        }
+        let depth = if self.tap_multishot { 1 } else { SINGLE_READS };
+        while self.armed.tap < depth.min(self.memory.frames.available()) {
+            if !self.arm_tap() {
+                break;
+            }
+            self.armed.tap += 1;
+        }
+    }
+
+    fn arm_receive(&mut self, file: u32, tag: Tag) -> bool {
+        let header = &raw const *self.memory.receive_header;
+        let entry = opcode::RecvMsgMulti::new(Fixed(file), header, DATAGRAMS).build();
+        // SAFETY: the header is boxed, never written, and freed only once the ring is idle; the
+        // buffers are those of a registered ring.
+        unsafe { self.ring.push(entry, tag.encode()) }
+    }
+
+    fn arm_tap(&mut self) -> bool {
+        // The crate's ReadMulti loses the "registered file" flag: say it again.
+        let entry = if self.tap_multishot {
+            let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
+            opcode::ReadMulti::new(Fixed(TAP), 0, FRAMES).build().flags(flags)
+        } else {
+            let read = opcode::Read::new(Fixed(TAP), std::ptr::null_mut(), BUFFER_LEN as u32);
+            read.buf_group(FRAMES).build().flags(squeue::Flags::BUFFER_SELECT)
+        };
+        // SAFETY: the buffers are those of a registered ring.
+        unsafe { self.ring.push(entry, Tag::Tap.encode()) }
+    }
+
+    fn handle(&mut self, event: Event, batch: &mut Batch) -> Result<(), PortError> {
+        match Tag::decode(event.user_data) {
+            Some(Tag::Send(slot)) => self.on_sent(slot, event.result, batch),
+            Some(Tag::Write(slot)) => self.on_written(slot, event.result, batch),
+            Some(Tag::Doorbell) => {
+                self.armed.doorbell = event.more();
+                if self.doorbell.answer() {
+                    batch.push(Completion::Doorbell);
+                }
+            }
+            Some(Tag::Tap) => return self.on_tap(event, batch),
+            Some(Tag::V4) => {
+                self.armed.v4 = event.more();
+                self.failures.v4 = self.on_received(event, batch, self.failures.v4)?;
+            }
+            Some(Tag::V6) => {
+                self.armed.v6 = event.more();
+                self.failures.v6 = self.on_received(event, batch, self.failures.v6)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn on_sent(&mut self, index: u16, result: i32, batch: &mut Batch) {
+        let Some((slot, job)) = self.memory.slots.finish(index) else { return };
+        let sent = match job {
+            _ if result >= 0 => Ok(()),
+            Job::Send { len, segment_size, destination }
+                if segment_size != 0 && matches!(-result, libc::EIO | libc::EINVAL) =>
+            {
+                self.send_unsegmented(&slot[..len], segment_size, &destination)
+            }
+            _ => Err(SendError::from_errno(-result)),
+        };
+        self.memory.slots.put_back(slot);
+        batch.push(send_fate(index, sent));
+    }
+
+    /// Second try of a segmented send that was refused. If it works, segmentation was at fault.
+    fn send_unsegmented(
+        &mut self,
+        data: &[u8],
+        segment_size: u16,
+        destination: &Destination,
+    ) -> Result<(), SendError> {
+        let socket = if destination.remote.is_ipv4() { &self.v4 } else { &self.v6 };
+        let socket = socket.as_ref().ok_or(SendError::NoSocket)?;
+        socket.send_each(data, segment_size, destination)?;
+        self.counters.unsegmented_sends += 1;
+        self.segmentation.refuse(destination.remote.ip());
+        Ok(())
+    }
+
+    fn on_written(&mut self, index: u16, result: i32, batch: &mut Batch) {
+        let Some((slot, _)) = self.memory.slots.finish(index) else { return };
+        self.memory.slots.put_back(slot);
+        batch.push(match result {
+            0.. => Completion::Written { slot: index },
+            _ => Completion::WriteFailed { slot: index, error: WriteError::from_errno(-result) },
+        });
+    }
+
+    fn on_tap(&mut self, event: Event, batch: &mut Batch) -> Result<(), PortError> {
+        self.armed.tap -= usize::from(!event.more());
+        let buffer = event.buffer().and_then(|index| self.memory.frames.take(index));
+        match (event.result, buffer) {
+            (1.., Some(buffer)) => {
+                self.failures.tap = 0;
+                let len = event.result as u32;
+                batch.push(Completion::TapFrame(TapFrame { buffer, len }));
+                return Ok(());
+            }
+            (_, Some(buffer)) => self.memory.frames.provide(buffer),
+            (_, None) => {}
+        }
+        match -event.result {
+            libc::ENOBUFS => self.counters.frames_exhausted += 1,
+            // What reads say once the device was deleted.
+            libc::EBADFD | libc::EFAULT => return Err(PortError::TapGone),
+            errno => {
+                self.counters.input_failures += 1;
+                self.failures.tap += 1;
+                if self.failures.tap > FAILURES_MAX {
+                    return Err(PortError::TapRead(io::Error::from_raw_os_error(errno)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of failures in a row.
+    fn on_received(
+        &mut self,
+        event: Event,
+        batch: &mut Batch,
+        failures: u32,
+    ) -> Result<u32, PortError> {
+        let buffer = event.buffer().and_then(|index| self.memory.datagrams.take(index));
+        if let (0.., Some(buffer)) = (event.result, buffer) {
+            let len = event.result as usize;
+            match buffer.bytes().get(..len).and_then(parse) {
+                Some(received) => batch.push(Completion::Datagram(Datagram {
+                    buffer,
+                    start: PAYLOAD_START as u32,
+                    len: received.payload_len as u32,
+                    segment_size: received.segment_size as u32,
+                    remote: received.remote,
+                    local_ip: received.local_ip,
+                })),
+                None => {
+                    self.memory.datagrams.provide(buffer);
+                    batch.push(Completion::DatagramLost);
+                }
+            }
+            return Ok(0);
+        }
+        if -event.result == libc::ENOBUFS {
+            self.counters.datagrams_exhausted += 1;
+            return Ok(failures);
+        }
+        self.counters.input_failures += 1;
+        match failures + 1 {
+            FAILURES_MAX.. => {
+                Err(PortError::Receive(io::Error::from_raw_os_error(event.result.abs())))
+            }
+            failures => Ok(failures),
+        }
+    }
+
+    fn decide_send(&mut self, slot: OutputSlot, result: Result<(), SendError>) {
+        self.decided.push(send_fate(slot.index(), result));
+        self.memory.slots.put_back(slot);
+    }
+}
+
+impl Drop for UringPort {
+    fn drop(&mut self) {
+        if self.ring.shut_down() {
+            // SAFETY: dropped once, here; the ring is idle, so the kernel uses none of it.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
+        }
+    }
+}
+
+impl WriteError {
+    fn from_errno(errno: libc::c_int) -> WriteError {
+        match errno {
+            libc::EINVAL => WriteError::Malformed,
+            libc::EIO | libc::ENETDOWN => WriteError::InterfaceDown,
+            libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN => WriteError::NoBuffers(errno),
+            _ => WriteError::Other(errno),
+        }
+    }
+}
+
+fn send_fate(slot: u16, result: Result<(), SendError>) -> Completion {
+    match result {
+        Ok(()) => Completion::Sent { slot },
+        Err(error) => Completion::SendFailed { slot, error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_survive_the_ring() {
+        let tags = [Tag::Tap, Tag::V4, Tag::V6, Tag::Doorbell, Tag::Send(65_535), Tag::Write(0)];
+        for tag in tags {
+            assert_eq!(Tag::decode(tag.encode()), Some(tag));
+        }
+        assert_eq!(Tag::decode(u64::MAX), None);
+    }
+}
