@@ -1,0 +1,134 @@
+//! Private network namespaces, and what several tests want of a port.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipop_uring::{
+    Batch, Completion, Family, Port, PortConfig, Tap, TapQueue, UdpSocket, UringPort,
+};
+
+pub const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+pub const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A network namespace that lives as long as this value and what was opened in it.
+pub struct Namespace(OwnedFd);
+
+impl Namespace {
+    pub fn new() -> Namespace {
+        let unshared = thread::spawn(|| {
+            // SAFETY: changes the namespace of this thread alone.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "needs CAP_SYS_ADMIN");
+            OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
+        });
+        let namespace = Namespace(unshared.join().unwrap());
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Runs `work` on a thread of its own inside.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                // SAFETY: a namespace file descriptor; changes this thread alone.
+                assert_eq!(unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+                work()
+            });
+            worker.join().unwrap()
+        })
+    }
+
+    /// Runs `ip` with space-separated arguments and gives its output.
+    pub fn ip(&self, arguments: &str) -> String {
+        let output = self.run(|| Command::new("ip").args(arguments.split(' ')).output().unwrap());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A veth pair: `10.1.0.1` and `fd01::1` here, `.2` and `::2` there.
+    pub fn connect(&self, peer: &Namespace) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), peer.0.as_raw_fd());
+        self.ip(&format!("link add veth0 type veth peer name veth0 netns {path}"));
+        for (namespace, n) in [(self, 1), (peer, 2)] {
+            namespace.ip(&format!("addr add 10.1.0.{n}/24 dev veth0"));
+            namespace.ip(&format!("addr add fd01::{n}/64 dev veth0 nodad"));
+            namespace.ip("link set veth0 up");
+        }
+    }
+
+    /// An interface that is up, with an address and an MTU of 1400.
+    pub fn tap(&self, name: &str, mac: [u8; 6], address: &str) -> (Tap, TapQueue) {
+        let address: IpAddr = address.parse().unwrap();
+        self.run(|| {
+            let (mut tap, mut queues) = Tap::open(name, 1, mac).unwrap();
+            tap.set_mtu(1400).unwrap();
+            tap.add_address(address, if address.is_ipv4() { 24 } else { 64 }).unwrap();
+            tap.set_up(true).unwrap();
+            (tap, queues.remove(0))
+        })
+    }
+
+    pub fn socket(&self, family: Family) -> Arc<UdpSocket> {
+        self.run(|| Arc::new(UdpSocket::bind(family, 0).unwrap()))
+    }
+
+    /// A port with a tap that nobody uses and sockets of both families.
+    pub fn port(&self, config: &PortConfig) -> UringPort {
+        let (_, queue) = self.tap("tap0", MAC_A, "10.9.0.1");
+        let (v4, v6) = (self.socket(Family::V4), self.socket(Family::V6));
+        UringPort::open(queue, Some(v4), Some(v6), config).unwrap()
+    }
+}
+
+/// Waits until `done` says of a completion that it was the last one needed.
+pub fn reap_until(
+    port: &mut UringPort,
+    batch: &mut Batch,
+    mut done: impl FnMut(&mut UringPort, Completion) -> bool,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "nothing came");
+        port.wait(Some(Duration::from_millis(100)), batch).unwrap();
+        let mut finished = false;
+        for completion in batch.drain() {
+            finished |= done(port, completion);
+        }
+        if finished {
+            return;
+        }
+    }
+}
+
+/// Waits for the fate of one output, giving back whatever else comes.
+pub fn fate(port: &mut UringPort, batch: &mut Batch) -> Completion {
+    let mut fate = None;
+    reap_until(port, batch, |port, completion| {
+        match completion {
+            Completion::TapFrame(frame) => port.release_frame(frame),
+            Completion::Datagram(datagram) => port.release_datagram(datagram),
+            Completion::Doorbell | Completion::DatagramLost => {}
+            other => fate = Some(other),
+        }
+        fate.is_some()
+    });
+    fate.unwrap()
+}
+
+/// User and system time of the calling thread.
+pub fn thread_cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+pub fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
