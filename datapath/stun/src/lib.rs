@@ -13,16 +13,19 @@
 #![forbid(unsafe_code)]
 
 pub mod behaviour;
+pub mod channel;
 pub mod client;
 pub mod message;
 pub mod random;
 pub mod server;
 mod transaction;
+pub mod turn;
 
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
+pub use channel::{CHANNEL_HEADER_LEN, ChannelData, ChannelError, ChannelNumber};
 pub use client::{BindingClient, BindingConfig, BindingError, BindingOutput};
 pub use message::{
     Algorithm, Attribute, BuildError, Builder, Class, ErrorCode, Family, Integrity, IntegrityError,
@@ -30,6 +33,7 @@ pub use message::{
 };
 pub use random::Random;
 pub use transaction::Retransmission;
+pub use turn::{Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput};
 
 /// A datagram that came in on a machine's socket.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +56,9 @@ pub enum Dropped {
     /// It is malformed.
     #[error(transparent)]
     Malformed(#[from] ParseError),
+    /// It begins like ChannelData and is none.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
     /// It claims to come from our server and lacks the proof.
     #[error(transparent)]
     Forged(#[from] IntegrityError),

@@ -71,6 +71,11 @@ impl Transaction {
         self.next
     }
 
+    /// When it was made.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Round-trip time of an answer at `now`: only when the request went out once, since else
     /// nobody knows which sending was answered (RFC 6298 section 3).
     pub fn rtt(&self, now: Instant) -> Option<Duration> {

@@ -1,5 +1,8 @@
 //! The test vectors of RFC 5769, all four, and that of RFC 8489 appendix B.1.
 
+// Helpers fail as tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 
 use ipop_stun::{

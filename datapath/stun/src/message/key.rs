@@ -59,6 +59,12 @@ impl Key {
             .map_err(|e| KeyError(e.to_string()))
     }
 
+    /// The value of MESSAGE-INTEGRITY behind `covered`, for messages the builder would not make.
+    #[cfg(test)]
+    pub(crate) fn hmac_sha1(&self, covered: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.sha1, covered).as_ref().to_vec()
+    }
+
     fn of(codec: HMACKey) -> Self {
         let sha1 = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, codec.as_bytes());
         let sha256 = hmac::Key::new(hmac::HMAC_SHA256, codec.as_bytes());
