@@ -145,7 +145,8 @@ pub enum Received {
 enum Purpose {
     /// Get an allocation.
     Allocate,
-    /// End an allocation of a former life of ours, which is in the way.
+    /// End an allocation of ours that is in the way: of a former life, or one whose answer was
+    /// lost at a server that takes the repeated request for another.
     Clear,
     /// Keep the allocation.
     Refresh,
@@ -186,8 +187,8 @@ struct Allocation {
 enum State {
     /// Tries at this time.
     Idle { at: Instant },
-    /// Asks; `cleared`: has already ended a former allocation.
-    Allocating { cleared: bool },
+    /// Asks; `clears`: how often something in the way was ended.
+    Allocating { clears: u32 },
     /// Relays.
     Active(Allocation),
     /// Gives back.
@@ -275,7 +276,7 @@ impl TurnClient {
         if let State::Idle { at } = self.state
             && at <= now
         {
-            self.allocate(now, false);
+            self.allocate(now, 0);
         }
         self.advance_requests(now);
         self.advance_allocation(now);

@@ -212,8 +212,14 @@ fn answer(request: &[u8], ok: bool, extra: Vec<Attribute>) -> Option<Vec<u8>> {
     response.integrity(&key).build().ok()
 }
 
+/// More cases than usual, and as many as PROPTEST_CASES asks for.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.max(1500), ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_bytes_are_parsed_or_refused(bytes in anything()) {

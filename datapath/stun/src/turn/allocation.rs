@@ -17,6 +17,8 @@ const REFRESH_MARGIN: Duration = Duration::from_secs(100);
 const REFRESH_RETRY: Duration = Duration::from_secs(5);
 /// Challenges that one request answers before we call it a loop.
 const CHALLENGES_MAX: u32 = 3;
+/// How often an allocation in the way is ended before we wait.
+const CLEARS_MAX: u32 = 4;
 /// From the first failure to the next try; doubles with each failure in a row.
 const BACKOFF: Duration = Duration::from_secs(10);
 /// The longest time between two tries.
@@ -27,9 +29,16 @@ const KEEPALIVE: Retransmission =
 
 impl TurnClient {
     /// Asks for an allocation.
-    pub(super) fn allocate(&mut self, now: Instant, cleared: bool) {
-        self.state = State::Allocating { cleared };
+    pub(super) fn allocate(&mut self, now: Instant, clears: u32) {
+        self.state = State::Allocating { clears };
         self.start(now, Purpose::Allocate, 0);
+    }
+
+    /// What was in the way may be gone now; if not, the answer will say so.
+    fn allocate_again(&mut self, now: Instant) {
+        if let State::Allocating { clears } = self.state {
+            self.allocate(now, clears);
+        }
     }
 
     /// Sends a request, signed as soon as there was a challenge.
@@ -148,7 +157,7 @@ impl TurnClient {
         let asked = request.transaction.started();
         match request.purpose {
             Purpose::Allocate => self.on_allocated(now, asked, message),
-            Purpose::Clear => self.allocate(now, true),
+            Purpose::Clear => self.allocate_again(now),
             Purpose::Refresh => self.on_refreshed(now, asked, message),
             Purpose::Release => self.end(),
             Purpose::Keepalive => self.on_kept(now, message),
@@ -163,8 +172,7 @@ impl TurnClient {
     pub(super) fn on_failure(&mut self, now: Instant, purpose: Purpose, error: TurnError) {
         match purpose {
             Purpose::Allocate => self.on_not_allocated(now, error),
-            // Whatever was in the way may be gone; if not, the next answer says so.
-            Purpose::Clear => self.allocate(now, true),
+            Purpose::Clear => self.allocate_again(now),
             Purpose::Refresh => match error {
                 TurnError::Mismatch | TurnError::WrongCredential => self.lose(now, error),
                 _ => {
@@ -238,10 +246,11 @@ impl TurnClient {
     }
 
     fn on_not_allocated(&mut self, now: Instant, error: TurnError) {
-        if error == TurnError::Mismatch
-            && matches!(self.state, State::Allocating { cleared: false })
+        if let State::Allocating { clears } = &mut self.state
+            && error == TurnError::Mismatch
+            && *clears < CLEARS_MAX
         {
-            self.state = State::Allocating { cleared: true };
+            *clears += 1;
             return self.start(now, Purpose::Clear, 0);
         }
         let retry_at = (!error.is_permanent()).then(|| {
@@ -269,10 +278,10 @@ impl TurnClient {
         self.tell(changes);
         self.outputs.push_back(TurnOutput::Lost(error.clone()));
         if error.is_permanent() {
-            self.state = State::Allocating { cleared: true };
+            self.state = State::Allocating { clears: CLEARS_MAX };
             self.on_not_allocated(now, error);
         } else {
-            self.allocate(now, false);
+            self.allocate(now, 0);
         }
     }
 

@@ -114,13 +114,28 @@ impl LongTerm {
             return Err(TurnError::WrongCredential);
         }
         let offered = response.password_algorithms();
-        let algorithm = choose(nonce, offered.as_ref())?;
-        let Credential { username, password } = &self.credential;
-        let key = Key::long_term(username, realm, password, algorithm)
-            .map_err(|_| TurnError::Malformed("a realm that makes no key"))?;
+        let algorithm = match choose(nonce, offered.as_ref()) {
+            // Some servers leave the list out for those they know, and sign instead.
+            Err(_) if offered.is_none() && self.is_signed(response, realm) => Algorithm::Md5,
+            choice => choice?,
+        };
+        let key = self.key(realm, algorithm)?;
         let (realm, nonce) = (realm.to_owned(), nonce.to_owned());
         self.challenge = Some(Challenge { realm, nonce, offered, algorithm, key });
         Ok(())
+    }
+
+    fn key(&self, realm: &str, algorithm: Algorithm) -> Result<Key, TurnError> {
+        let Credential { username, password } = &self.credential;
+        Key::long_term(username, realm, password, algorithm)
+            .map_err(|_| TurnError::Malformed("a realm that makes no key"))
+    }
+
+    /// Whether somebody who knows our password made this response.
+    fn is_signed(&self, response: &Message<'_>, realm: &str) -> bool {
+        let proves =
+            |algorithm| self.key(realm, algorithm).is_ok_and(|key| response.verify(&key).is_ok());
+        proves(Algorithm::Sha256) || proves(Algorithm::Md5)
     }
 
     /// Takes a 438: the nonce is outdated, all else stands.
