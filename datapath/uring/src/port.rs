@@ -33,8 +33,8 @@ pub const SEGMENTS_MAX: usize = 64;
 pub trait Port {
     /// Submits what is queued, waits until something completes or `wait` is over (`None`: no
     /// limit; zero: no waiting), and reaps everything that has completed into `batch`.
-    /// Output slots are free again when this returns. Does not block while the batch is not
-    /// empty.
+    /// Output slots are free again when this returns. Does not wait while the batch is not
+    /// empty, and may return with nothing before `wait` is over.
     ///
     /// # Errors
     /// Only what ends the port: the tap is gone, or the kernel refuses the ring. Failures of one
@@ -158,7 +158,11 @@ pub enum Completion {
 }
 
 /// A frame read from the tap: virtio-net header, then Ethernet.
+///
+/// To be given back with [`Port::release_frame`]: a buffer that is dropped instead is lost to
+/// its port.
 #[derive(Debug)]
+#[must_use = "a buffer that is not released is lost to its port"]
 pub struct TapFrame {
     pub(crate) buffer: Buffer,
     pub(crate) len: u32,
@@ -183,7 +187,11 @@ impl TapFrame {
 
 /// What one receive brought: `data` is a row of datagrams of `segment_size` bytes each, the last
 /// one possibly shorter, all from `remote` to `local_ip`.
+///
+/// To be given back with [`Port::release_datagram`]: a buffer that is dropped instead is lost to
+/// its port.
 #[derive(Debug)]
+#[must_use = "a buffer that is not released is lost to its port"]
 pub struct Datagram {
     pub(crate) buffer: Buffer,
     pub(crate) start: u32,
@@ -238,7 +246,11 @@ impl Datagram {
 }
 
 /// A buffer to build one output in, [`SLOT_LEN`] bytes. Contents are whatever was there before.
+///
+/// To be given back with [`Port::send`], [`Port::write_tap`] or [`Port::discard`]: a slot that is
+/// dropped instead is lost to its port.
 #[derive(Debug)]
+#[must_use = "a slot that is not given back is lost to its port"]
 pub struct OutputSlot {
     pub(crate) buffer: Buffer,
 }

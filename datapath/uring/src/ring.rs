@@ -114,6 +114,10 @@ impl Ring {
     /// A ring for up to `submissions` queued and `completions` unreaped at a time.
     pub(crate) fn open(submissions: u32, completions: u32) -> Result<Ring, RingError> {
         let (uring, deferred, no_index_array) = open_best(submissions, completions)?;
+        Ring::with(uring, deferred, no_index_array)
+    }
+
+    fn with(uring: IoUring, deferred: bool, no_index_array: bool) -> Result<Ring, RingError> {
         let mut known = Probe::new();
         uring
             .submitter()
@@ -261,22 +265,32 @@ impl Ring {
 fn open_best(submissions: u32, completions: u32) -> Result<(IoUring, bool, bool), RingError> {
     let mut last = None;
     for (deferred, no_index_array) in [(true, true), (true, false), (false, false)] {
-        let mut builder = IoUring::builder();
-        builder.dontfork().setup_r_disabled().setup_submit_all().setup_coop_taskrun();
-        builder.setup_taskrun_flag().setup_single_issuer().setup_cqsize(completions);
-        if deferred {
-            builder.setup_defer_taskrun();
-        }
-        if no_index_array {
-            builder.setup_no_sqarray();
-        }
-        match builder.build(submissions) {
+        match open_as(submissions, completions, deferred, no_index_array) {
             Ok(uring) => return Ok((uring, deferred, no_index_array)),
+            // A flag that the kernel does not know.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
             Err(error) => return Err(set_up_failed(error)),
         }
     }
     Err(last.map_or(RingError::Missing, set_up_failed))
+}
+
+fn open_as(
+    submissions: u32,
+    completions: u32,
+    deferred: bool,
+    no_index_array: bool,
+) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.dontfork().setup_r_disabled().setup_submit_all().setup_coop_taskrun();
+    builder.setup_taskrun_flag().setup_single_issuer().setup_cqsize(completions);
+    if deferred {
+        builder.setup_defer_taskrun();
+    }
+    if no_index_array {
+        builder.setup_no_sqarray();
+    }
+    builder.build(submissions)
 }
 
 fn set_up_failed(source: io::Error) -> RingError {
@@ -309,6 +323,28 @@ mod tests {
         assert!(text(libc::ENOMEM).contains("ulimit -l"));
         assert!(text(libc::EPERM).contains("io_uring"));
         assert!(text(libc::EMFILE).contains("cannot open"));
+    }
+
+    #[test]
+    fn every_set_up_carries_an_operation_and_ends_one() {
+        for (deferred, no_index_array) in [(true, true), (true, false), (false, false)] {
+            let uring = open_as(8, 16, deferred, no_index_array).unwrap();
+            let mut ring = Ring::with(uring, deferred, no_index_array).unwrap();
+            let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&event);
+            let poll = opcode::PollAdd::new(io_uring::types::Fd(fd), libc::POLLIN as u32);
+            // SAFETY: a poll points at no memory.
+            assert!(unsafe { ring.push(poll.multi(true).build(), 7) });
+            ring.enter(Some(Duration::from_millis(5))).unwrap();
+            assert!(!ring.has_events());
+            rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
+            let mut events = Vec::new();
+            ring.enter(None).unwrap();
+            ring.reap(&mut events);
+            assert!(events.iter().any(|event| event.user_data == 7 && event.more()));
+            assert!(!ring.is_idle());
+            assert!(ring.shut_down() && ring.is_idle());
+        }
     }
 
     #[test]

@@ -254,7 +254,6 @@ fn slots_come_back_and_the_last_used_is_next() {
         }
         assert_eq!(taken.len(), 8);
         let last = taken.pop().unwrap();
-        let index = last.index();
         for (n, slot) in taken.into_iter().enumerate() {
             match n {
                 0 => pair.sender.send(slot, 100, 0, &destination),
@@ -274,7 +273,6 @@ fn slots_come_back_and_the_last_used_is_next() {
             }
             fates == 5
         });
-        let _ = index;
     }
     let slot = pair.sender.output().unwrap();
     let index = slot.index();
@@ -413,7 +411,7 @@ fn waiting_keeps_time_and_costs_nothing() {
         let (took, cpu) = (begun.elapsed(), thread_cpu_time() - cpu);
         assert!(batch.is_empty(), "{batch:?}");
         assert!(took >= limit, "{took:?} of {limit:?}");
-        assert!(took < limit + Duration::from_millis(200), "{took:?} for {limit:?}");
+        assert!(took < limit + Duration::from_secs(1), "{took:?} for {limit:?}");
         assert!(cpu < Duration::from_millis(5), "{cpu:?} of CPU for {limit:?}");
     }
 }
