@@ -151,3 +151,6 @@ fn cut(text: &str, len_max: usize) -> &str {
     }
     &text[..end]
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

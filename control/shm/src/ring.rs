@@ -307,3 +307,6 @@ impl Consumer {
         Ok(len)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

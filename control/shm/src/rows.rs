@@ -178,3 +178,6 @@ fn copy_out(row: &[AtomicU64], buffer: &mut [u8]) -> Option<usize> {
     fence(Ordering::Acquire);
     (row[VERSION].load(Ordering::Relaxed) == version).then_some(len)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
