@@ -1,0 +1,374 @@
+//! The agent: candidates in, checks out, a selected pair.
+
+mod incoming;
+mod nomination;
+mod outgoing;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ipop_stun::{Key, Random};
+
+use crate::candidate::{Candidate, CandidateKind, Credentials};
+use crate::pair::{Pair, PairState};
+
+/// Remote candidates of an agent at most, those found by checks among them.
+pub const REMOTE_CANDIDATES_MAX: usize = 64;
+const LOCAL_CANDIDATES_MAX: usize = 64;
+/// Pairs at most; the worst ones give way (RFC 8445 section 6.1.2.5).
+const PAIRS_MAX: usize = 256;
+/// Checks of the peer that came before its credentials, kept at most.
+const EARLY_MAX: usize = 16;
+
+/// How an agent starts.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// What our end is addressed by.
+    pub local: Credentials,
+    /// Whether this end nominates. Role conflicts are settled by the tie-breaker.
+    pub controlling: bool,
+    /// A random number.
+    pub tie_breaker: u64,
+    /// 32 random bytes, used for nothing else.
+    pub seed: [u8; 32],
+    /// Pause between new checks (Ta).
+    pub pace: Duration,
+    /// How long a direct pair may take to become valid before a relayed one is used.
+    pub relay_patience: Duration,
+    /// How long the first valid pair may take, from when both ends know each other.
+    pub connect_patience: Duration,
+    /// How long consent lasts without an answered check (RFC 7675 section 5.1).
+    pub consent_lifetime: Duration,
+}
+
+impl AgentConfig {
+    /// The usual timing.
+    pub fn new(local: Credentials, controlling: bool, tie_breaker: u64, seed: [u8; 32]) -> Self {
+        Self {
+            local,
+            controlling,
+            tie_breaker,
+            seed,
+            pace: Duration::from_millis(10),
+            relay_patience: Duration::from_millis(300),
+            connect_patience: Duration::from_secs(20),
+            consent_lifetime: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the agent is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The peer's credentials are not known yet.
+    New,
+    /// Looking for a pair that works.
+    Checking,
+    /// A pair is selected and answers.
+    Connected,
+    /// The selected pair has gone silent; looking for another.
+    Disconnected,
+    /// No pair works, or consent is over. Final.
+    Failed,
+}
+
+/// The pair to use from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Base to send from: a socket's address, or a relayed address.
+    pub local: SocketAddr,
+    /// How the local candidate was learned.
+    pub local_kind: CandidateKind,
+    /// Where to send to.
+    pub remote: SocketAddr,
+    /// How the remote candidate was learned.
+    pub remote_kind: CandidateKind,
+    /// Round trip, once known.
+    pub rtt: Option<Duration>,
+}
+
+impl Selected {
+    /// Whether no relay is in between.
+    pub fn is_direct(&self) -> bool {
+        self.local_kind != CandidateKind::Relayed && self.remote_kind != CandidateKind::Relayed
+    }
+}
+
+/// What the agent wants done or known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit {
+        /// Base to send from.
+        local: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+        /// A STUN message.
+        data: Vec<u8>,
+    },
+    /// Use this pair from now on.
+    Selected(Selected),
+    /// The state is another one.
+    StateChanged(State),
+}
+
+/// A STUN message that came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// The base it came to: the socket's address, or the relayed address.
+    pub local: SocketAddr,
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// The message.
+    pub data: &'a [u8],
+}
+
+/// Why a message was not taken. Nothing was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not a STUN message that we can use.
+    #[error("malformed")]
+    Malformed,
+    /// Not for this session, or not authentic.
+    #[error("not authentic")]
+    Stranger,
+    /// Answers nothing that was asked, or came from elsewhere.
+    #[error("not an answer to anything asked")]
+    Unexpected,
+    /// The agent has failed.
+    #[error("the agent has failed")]
+    Ended,
+}
+
+/// An authentic check that came before the peer's credentials.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    local: SocketAddr,
+    remote: SocketAddr,
+    priority: u32,
+    nominates: bool,
+}
+
+/// One end of one ICE session.
+pub struct Agent {
+    config: AgentConfig,
+    local_key: Option<Key>,
+    remote: Option<(Credentials, Key)>,
+    controlling: bool,
+    random: Random,
+    local_candidates: Vec<Candidate>,
+    remote_candidates: Vec<Candidate>,
+    pairs: Vec<Pair>,
+    triggered: VecDeque<(SocketAddr, SocketAddr)>,
+    early: Vec<Early>,
+    selected: Option<(SocketAddr, SocketAddr)>,
+    state: State,
+    /// When both ends knew each other.
+    started: Option<Instant>,
+    /// When the next new check may be sent.
+    next_check: Instant,
+    outputs: VecDeque<Output>,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent")
+            .field("ufrag", &self.config.local.ufrag)
+            .field("controlling", &self.controlling)
+            .field("state", &self.state)
+            .field("pairs", &self.pairs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// An agent that waits for the peer's credentials.
+    pub fn new(config: AgentConfig, now: Instant) -> Self {
+        Self {
+            // A password that STUN cannot carry authenticates nobody.
+            local_key: Key::short_term(&config.local.pwd).ok(),
+            remote: None,
+            controlling: config.controlling,
+            random: Random::new(config.seed),
+            local_candidates: Vec::new(),
+            remote_candidates: Vec::new(),
+            pairs: Vec::new(),
+            triggered: VecDeque::new(),
+            early: Vec::new(),
+            selected: None,
+            state: State::New,
+            started: None,
+            next_check: now,
+            outputs: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// The user name fragment that checks to this agent begin with.
+    pub fn local_ufrag(&self) -> &str {
+        &self.config.local.ufrag
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether this end nominates now.
+    pub fn is_controlling(&self) -> bool {
+        self.controlling
+    }
+
+    /// The pair in use.
+    pub fn selected(&self) -> Option<Selected> {
+        self.selected.and_then(|key| self.find(key)).map(|index| self.describe(index))
+    }
+
+    /// Whether the peer has proven from this address that it knows the session's passwords, by a
+    /// check of its own or by an answer to ours.
+    pub fn validated(&self, remote: SocketAddr) -> bool {
+        self.pairs.iter().any(|pair| pair.remote == remote && (pair.heard || pair.is_valid()))
+    }
+
+    /// Takes the peer's credentials: checks begin. A second call with others is ignored: that
+    /// would be another session.
+    pub fn set_remote(&mut self, now: Instant, credentials: Credentials) {
+        if self.remote.is_some() || self.state == State::Failed {
+            return;
+        }
+        let Ok(key) = Key::short_term(&credentials.pwd) else { return self.fail() };
+        self.remote = Some((credentials, key));
+        self.started = Some(now);
+        self.next_check = now;
+        self.set_state(State::Checking);
+        for early in std::mem::take(&mut self.early) {
+            self.on_authentic_check(now, early);
+        }
+        self.advance(now);
+    }
+
+    /// Adds a candidate of ours; pairs with all remote ones follow.
+    pub fn add_local(&mut self, now: Instant, candidate: Candidate) {
+        if self.local_candidates.len() >= LOCAL_CANDIDATES_MAX
+            || self.local_candidates.contains(&candidate)
+        {
+            return;
+        }
+        for index in 0..self.remote_candidates.len() {
+            let remote = self.remote_candidates[index].clone();
+            self.pair_up(&candidate, &remote);
+        }
+        self.local_candidates.push(candidate);
+        self.advance(now);
+    }
+
+    /// Adds a candidate of the peer; `false` if it is of no use.
+    pub fn add_remote(&mut self, now: Instant, candidate: Candidate) -> bool {
+        if !candidate.is_usable() || self.remote_candidates.len() >= REMOTE_CANDIDATES_MAX {
+            return false;
+        }
+        let known = self.remote_candidates.iter_mut().find(|c| c.address == candidate.address);
+        if let Some(known) = known {
+            if known.kind == CandidateKind::PeerReflexive {
+                // Signalling says what it really is (RFC 8838 section 11).
+                *known = candidate.clone();
+                self.rename_remote(&candidate);
+            }
+            return true;
+        }
+        for index in 0..self.local_candidates.len() {
+            let local = self.local_candidates[index].clone();
+            self.pair_up(&local, &candidate);
+        }
+        self.remote_candidates.push(candidate);
+        self.advance(now);
+        true
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The pair of `local` and `remote`, unless there is one already or they do not fit.
+    fn pair_up(&mut self, local: &Candidate, remote: &Candidate) {
+        let fits = local.base.is_ipv4() == remote.address.is_ipv4()
+            && local.component == remote.component
+            && is_link_local(&local.base) == is_link_local(&remote.address);
+        // A reflexive candidate is checked through its base (RFC 8445 section 6.1.2.4).
+        if !fits || self.find((local.base, remote.address)).is_some() {
+            return;
+        }
+        if self.pairs.len() >= PAIRS_MAX && !self.drop_worst() {
+            return;
+        }
+        self.pairs.push(Pair {
+            local: local.base,
+            local_kind: local.kind,
+            local_priority: local.priority,
+            remote: remote.address,
+            remote_kind: remote.kind,
+            remote_priority: remote.priority,
+            state: PairState::Waiting,
+            check: None,
+            refresh_at: None,
+            answered: None,
+            missed: 0,
+            failures: 0,
+            rtt: None,
+            heard: false,
+            nominated_by_peer: false,
+            nominated: false,
+        });
+    }
+
+    fn drop_worst(&mut self) -> bool {
+        let controlling = self.controlling;
+        let idle = self.pairs.iter().enumerate().filter(|(_, pair)| {
+            matches!(pair.state, PairState::Waiting | PairState::Failed) && !pair.heard
+        });
+        let worst = idle.min_by_key(|(_, pair)| pair.priority(controlling)).map(|(index, _)| index);
+        worst.map(|index| self.pairs.swap_remove(index)).is_some()
+    }
+
+    fn rename_remote(&mut self, candidate: &Candidate) {
+        for pair in self.pairs.iter_mut().filter(|pair| pair.remote == candidate.address) {
+            pair.remote_kind = candidate.kind;
+            pair.remote_priority = candidate.priority;
+        }
+    }
+
+    fn find(&self, (local, remote): (SocketAddr, SocketAddr)) -> Option<usize> {
+        self.pairs.iter().position(|pair| pair.local == local && pair.remote == remote)
+    }
+
+    fn describe(&self, index: usize) -> Selected {
+        let pair = &self.pairs[index];
+        Selected {
+            local: pair.local,
+            local_kind: pair.local_kind,
+            remote: pair.remote,
+            remote_kind: pair.remote_kind,
+            rtt: pair.rtt,
+        }
+    }
+
+    fn set_state(&mut self, state: State) {
+        if self.state != state {
+            self.state = state;
+            self.outputs.push_back(Output::StateChanged(state));
+        }
+    }
+
+    fn fail(&mut self) {
+        self.selected = None;
+        self.pairs.clear();
+        self.triggered.clear();
+        self.set_state(State::Failed);
+    }
+}
+
+fn is_link_local(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
+}

@@ -1,0 +1,93 @@
+//! Which valid pair is used (RFC 8445 section 8), and when it is another one.
+
+use std::time::Instant;
+
+use super::{Agent, Output, State};
+use crate::pair::Pair;
+
+impl Agent {
+    /// The controlling end nominates its best valid pair; the controlled end follows.
+    pub(super) fn nominate(&mut self, now: Instant) {
+        if self.controlling {
+            self.choose(now);
+            let answered = self.best(|pair| pair.is_valid() && pair.nominated);
+            self.use_pair(now, answered);
+        } else {
+            let wanted = |pair: &Pair| pair.is_valid() && pair.nominated_by_peer;
+            let latest = self.pairs.iter().position(wanted);
+            if let Some(index) = latest {
+                // The nomination is done: a later one of another pair replaces it.
+                self.pairs[index].nominated_by_peer = false;
+                self.use_pair(now, Some(index));
+            }
+        }
+    }
+
+    /// When a relayed pair may be used for lack of a direct one.
+    pub(super) fn relay_due(&self) -> Option<Instant> {
+        let is_waiting = self.controlling
+            && self.selected.is_none()
+            && self.pairs.iter().any(|pair| pair.is_valid() && !pair.is_direct())
+            && !self.pairs.iter().any(|pair| pair.nominated || is_nominating(pair));
+        let due = self.started.map(|at| at + self.config.relay_patience);
+        due.filter(|_| is_waiting)
+    }
+
+    /// Sends the nomination of the best pair, if it is better than the one in use.
+    fn choose(&mut self, now: Instant) {
+        let in_use = self.selected.and_then(|key| self.find(key));
+        let in_use = in_use.filter(|_| self.state != State::Disconnected);
+        let patient = self.started.is_some_and(|at| now < at + self.config.relay_patience);
+        let usable = |pair: &Pair| {
+            pair.is_valid()
+                && pair.missed == 0
+                && (pair.is_direct() || !patient || in_use.is_some())
+        };
+        let Some(best) = self.best(usable) else { return };
+        let is_better = in_use.is_none_or(|index| self.rank(best) > self.rank(index));
+        let pair = &self.pairs[best];
+        let nominating = self.pairs.iter().any(is_nominating);
+        if is_better && !pair.nominated && !nominating {
+            self.start_check(now, best, true);
+        }
+    }
+
+    /// The best pair of those that fit.
+    fn best(&self, fits: impl Fn(&Pair) -> bool) -> Option<usize> {
+        let indexes = (0..self.pairs.len()).filter(|index| fits(&self.pairs[*index]));
+        indexes.max_by_key(|index| self.rank(*index))
+    }
+
+    /// Whether a pair would be used instead of the one in use, if it worked.
+    pub(super) fn is_better(&self, index: usize) -> bool {
+        let in_use = self.selected.and_then(|key| self.find(key));
+        in_use.is_none_or(|in_use| self.rank(index) > self.rank(in_use))
+    }
+
+    /// Direct before relayed, then by priority.
+    fn rank(&self, index: usize) -> (bool, u64) {
+        let pair = &self.pairs[index];
+        (pair.is_direct(), pair.priority(self.controlling))
+    }
+
+    fn use_pair(&mut self, now: Instant, index: Option<usize>) {
+        let Some(index) = index else { return };
+        let key = self.key(index);
+        if self.selected != Some(key) {
+            // What was in use has to be nominated anew to be used again.
+            for (other, pair) in self.pairs.iter_mut().enumerate() {
+                pair.nominated &= other == index;
+            }
+            self.selected = Some(key);
+            self.plan_refresh(now, index);
+            self.outputs.push_back(Output::Selected(self.describe(index)));
+        }
+        if self.pairs[index].missed == 0 {
+            self.set_state(State::Connected);
+        }
+    }
+}
+
+fn is_nominating(pair: &Pair) -> bool {
+    pair.check.as_ref().is_some_and(|check| check.nominates)
+}

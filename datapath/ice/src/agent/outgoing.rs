@@ -1,0 +1,212 @@
+//! Our checks: which pair is next, what is sent, when it is sent again, when it is given up.
+//!
+//! 1. `advance` starts triggered checks at once and ordinary ones at the pace.
+//! 2. `start_check` builds the request and sends it.
+//! 3. `retransmit` repeats it, and gives the pair up at last.
+//! 4. `refresh` checks valid pairs again: consent on the selected one, warmth on the others.
+
+use std::time::{Duration, Instant};
+
+use ipop_stun::{Attribute, BuildError, Builder, Method};
+
+use super::{Agent, Output, State};
+use crate::candidate::{CandidateKind, priority};
+use crate::pair::{Check, PairState};
+
+/// Mean pause between consent checks; each is spread over 0.8 to 1.2 of it (RFC 7675 section 5.1).
+const CONSENT_PAUSE: Duration = Duration::from_secs(4);
+/// Mean pause between checks of valid pairs that are not in use (RFC 8445 section 11).
+const WARM_PAUSE: Duration = Duration::from_secs(12);
+/// An unanswered check of a valid pair counts as missed after this.
+const ANSWER_PATIENCE_MIN: Duration = Duration::from_millis(400);
+/// Missed checks in a row after which the selected pair counts as silent.
+const MISSED_MAX: u32 = 3;
+/// Pause before a failed pair is checked again; doubles so many times.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+const RETRY_DOUBLINGS: u32 = 4;
+
+impl Agent {
+    /// Call when [`Agent::poll_timeout`] says so.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if matches!(self.state, State::New | State::Failed) {
+            return;
+        }
+        self.retransmit(now);
+        self.expire(now);
+        self.refresh(now);
+        self.nominate(now);
+        self.advance(now);
+    }
+
+    /// When [`Agent::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if matches!(self.state, State::New | State::Failed) {
+            return None;
+        }
+        let checks = self.pairs.iter().filter_map(|pair| pair.check.as_ref().map(|c| c.again_at));
+        let refreshes = self.pairs.iter().filter_map(|pair| pair.refresh_at);
+        let waiting = self.pairs.iter().any(|pair| pair.state == PairState::Waiting);
+        let paced = (waiting || !self.triggered.is_empty()).then_some(self.next_check);
+        checks.chain(refreshes).chain(paced).chain(self.deadline()).chain(self.relay_due()).min()
+    }
+
+    /// When the agent fails if nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Checking => self.started.map(|at| at + self.config.connect_patience),
+            _ => {
+                let answered = self.pairs.iter().filter_map(|pair| pair.answered).max();
+                answered.map(|at| at + self.config.consent_lifetime)
+            }
+        }
+    }
+
+    /// Starts what may be started now.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if self.remote.is_none() || self.state == State::Failed {
+            return;
+        }
+        while let Some(key) = self.triggered.pop_front() {
+            // A triggered check does not wait for its turn: the peer's hole is open now.
+            if let Some(index) = self.find(key).filter(|i| self.pairs[*i].check.is_none()) {
+                self.start_check(now, index, false);
+            }
+        }
+        while now >= self.next_check {
+            let controlling = self.controlling;
+            let waiting = self.pairs.iter().enumerate();
+            let best = waiting
+                .filter(|(_, pair)| pair.state == PairState::Waiting)
+                .max_by_key(|(_, pair)| pair.priority(controlling))
+                .map(|(index, _)| index);
+            let Some(index) = best else { return };
+            self.start_check(now, index, false);
+            self.next_check = now + self.config.pace;
+        }
+    }
+
+    pub(super) fn start_check(&mut self, now: Instant, index: usize, nominates: bool) {
+        let transaction = self.random.transaction_id();
+        let Some(Ok(request)) = self.request(index, transaction, nominates) else {
+            self.pairs[index].state = PairState::Failed;
+            return;
+        };
+        let pair = &mut self.pairs[index];
+        if pair.state != PairState::Succeeded {
+            pair.state = PairState::InProgress;
+        }
+        pair.refresh_at = None;
+        let check = Check::new(now, transaction, request.clone(), nominates, self.controlling);
+        pair.check = Some(check);
+        let (local, remote) = (pair.local, pair.remote);
+        self.outputs.push_back(Output::Transmit { local, remote, data: request });
+    }
+
+    /// A connectivity check (RFC 8445 section 7.2.2).
+    fn request(
+        &self,
+        index: usize,
+        transaction: ipop_stun::TransactionId,
+        nominates: bool,
+    ) -> Option<Result<Vec<u8>, BuildError>> {
+        let (remote, key) = self.remote.as_ref()?;
+        let pair = &self.pairs[index];
+        let preference = (pair.local_priority >> 8 & 0xffff) as u16;
+        // What a reflexive candidate found by this check would have.
+        let reflexive = match pair.local_kind {
+            CandidateKind::Relayed => pair.local_priority,
+            _ => priority(CandidateKind::PeerReflexive, preference, 1),
+        };
+        let role = if self.controlling {
+            Attribute::IceControlling(self.config.tie_breaker)
+        } else {
+            Attribute::IceControlled(self.config.tie_breaker)
+        };
+        let username = format!("{}:{}", remote.ufrag, self.config.local.ufrag);
+        let mut request = Builder::request(Method::Binding, transaction)
+            .with(Attribute::Username(username))
+            .with(Attribute::Priority(reflexive))
+            .with(role);
+        if nominates {
+            request = request.with(Attribute::UseCandidate);
+        }
+        Some(request.integrity(key).fingerprint().build())
+    }
+
+    fn retransmit(&mut self, now: Instant) {
+        for pair in &mut self.pairs {
+            let Some(check) = pair.check.as_mut().filter(|check| check.again_at <= now) else {
+                continue;
+            };
+            if check.resent(now) {
+                let data = check.request.clone();
+                let (local, remote) = (pair.local, pair.remote);
+                self.outputs.push_back(Output::Transmit { local, remote, data });
+                if pair.state == PairState::Succeeded {
+                    let patience = pair.rtt.unwrap_or_default() * 3;
+                    let late = now.saturating_duration_since(check.started());
+                    let steps = late.as_millis() / patience.max(ANSWER_PATIENCE_MIN).as_millis();
+                    pair.missed = pair.missed.max(u32::try_from(steps).unwrap_or(u32::MAX));
+                }
+            } else {
+                // A wall that stands today may be gone tomorrow: look again, ever more rarely.
+                let pause = RETRY_PAUSE * (1 << pair.failures.min(RETRY_DOUBLINGS));
+                pair.failures += 1;
+                pair.check = None;
+                pair.nominated = false;
+                pair.state = PairState::Failed;
+                pair.refresh_at = Some(now + pause);
+            }
+        }
+    }
+
+    /// Ends what has lasted too long without an answer.
+    fn expire(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            return self.fail();
+        }
+        let Some(index) = self.selected.and_then(|key| self.find(key)) else { return };
+        let pair = &self.pairs[index];
+        let silent = pair.missed >= MISSED_MAX || !pair.is_valid();
+        if silent && self.state == State::Connected {
+            self.set_state(State::Disconnected);
+            // Whatever may work now is looked at again at once.
+            for pair in self.pairs.iter_mut().filter(|pair| pair.check.is_none()) {
+                match pair.state {
+                    PairState::Succeeded => pair.refresh_at = Some(now),
+                    _ => pair.state = PairState::Waiting,
+                }
+            }
+        } else if self.state == State::Disconnected {
+            for pair in self.pairs.iter_mut().filter(|pair| pair.state == PairState::Failed) {
+                pair.state = PairState::Waiting;
+            }
+        }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        for index in 0..self.pairs.len() {
+            let pair = &self.pairs[index];
+            if pair.check.is_some() || pair.refresh_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            if pair.is_valid() || self.is_better(index) {
+                self.start_check(now, index, false);
+            } else {
+                self.pairs[index].refresh_at = Some(now + RETRY_PAUSE);
+            }
+        }
+    }
+
+    /// When a valid pair is checked next.
+    pub(super) fn plan_refresh(&mut self, now: Instant, index: usize) {
+        let is_selected = self.selected == Some(self.key(index));
+        let mean = if is_selected { CONSENT_PAUSE } else { WARM_PAUSE };
+        let spread = 0.8 + 0.4 * (self.random.number() >> 11) as f64 / (1u64 << 53) as f64;
+        self.pairs[index].refresh_at = Some(now + mean.mul_f64(spread));
+    }
+
+    pub(super) fn key(&self, index: usize) -> (std::net::SocketAddr, std::net::SocketAddr) {
+        (self.pairs[index].local, self.pairs[index].remote)
+    }
+}
