@@ -11,7 +11,8 @@
 //! The producer publishes and then looks at the word; the consumer writes `ASLEEP` and then looks
 //! for records. A sequentially consistent fence between the two steps on both sides makes it
 //! impossible that each misses the other's write. Either side may die between its steps: a dead
-//! producer's wake-up is missed until the timeout, a dead consumer's `ASLEEP` costs one system call.
+//! producer's wake-up is missed until the timeout, a dead consumer's `ASLEEP` costs one system
+//! call.
 
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ pub enum Wake {
 /// [`Consumer`](crate::Consumer) and has a kernel object of its own to wait on. Each publication
 /// wakes it once, whether or not the records have been consumed by then.
 ///
-/// One thread at a time may wait on a ring, by this or by [`Consumer::wait`](crate::Consumer::wait);
-/// any number may ring: [`Doorbell::ringer`].
+/// One thread at a time may wait on a ring, by this or by
+/// [`Consumer::wait`](crate::Consumer::wait); any number may ring: [`Doorbell::ringer`].
 pub struct Doorbell {
     bell: Bell,
     /// Position of the producer when the last wait returned.

@@ -37,7 +37,7 @@
 //! dies, whichever way, and in whichever process id namespace.
 
 use crate::counters::counter_words;
-use crate::memory::{WORD, words_for};
+use crate::memory::{LINE_WORDS, WORD, words_for};
 use crate::ring::ring_words;
 use crate::rows::table_words;
 
@@ -54,8 +54,19 @@ pub(crate) const PAGE: usize = 4096;
 pub(crate) const HEADER_WORDS: usize = PAGE / WORD;
 pub(crate) const VERSION_WORD: usize = 1;
 const OFFSETS_WORD: usize = 16;
+const REGIONS: usize = 8;
 pub(crate) const DATAPATH_WORD: usize = 64;
 pub(crate) const CONTROLLER_WORD: usize = 80;
+
+/// Words that each role has in the header.
+pub(crate) const ROLE_WORDS: usize = 3;
+
+const _: () = {
+    assert!(VERSION_WORD < OFFSETS_WORD && OFFSETS_WORD + REGIONS <= DATAPATH_WORD);
+    // Each role's numbers are on a line of their own.
+    assert!(DATAPATH_WORD + LINE_WORDS <= CONTROLLER_WORD && ROLE_WORDS <= LINE_WORDS);
+    assert!(CONTROLLER_WORD + LINE_WORDS <= HEADER_WORDS);
+};
 
 /// No segment is larger: a header that claims more is damaged.
 const SEGMENT_LEN_MAX: usize = 1 << 30;
@@ -106,7 +117,7 @@ pub enum LayoutError {
 
 impl Layout {
     /// The usual sizes: rings of 256 KiB with records up to 4 KiB, 1024 links of 512 bytes, 128
-    /// different errors of 256 bytes and a note of 4 KiB for each side; about 1.3 MiB.
+    /// different errors of 256 bytes and a note of 4 KiB for each side; about 1.2 MiB.
     pub const fn new(words_version: u32, workers: u32, counters: u32) -> Self {
         Self {
             words_version,
@@ -199,7 +210,7 @@ impl Plan {
         })
     }
 
-    fn offsets(&self) -> [u64; 8] {
+    fn offsets(&self) -> [u64; REGIONS] {
         [
             self.counters,
             self.commands,
@@ -233,8 +244,8 @@ pub(crate) enum HeaderFault {
 
 impl Header {
     /// The first words of the file, but for the version, which is left 0.
-    pub(crate) fn emit(&self) -> [u64; OFFSETS_WORD + 8] {
-        let mut words = [0; OFFSETS_WORD + 8];
+    pub(crate) fn emit(&self) -> [u64; OFFSETS_WORD + REGIONS] {
+        let mut words = [0; OFFSETS_WORD + REGIONS];
         words[0] = MAGIC;
         words[2] = self.layout.words_version.into();
         words[3] = self.generation;
@@ -280,5 +291,51 @@ impl Header {
             return Err(HeaderFault::Inconsistent);
         }
         Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(header: &Header, version: u64) -> [u8; PAGE] {
+        let mut page = [0; PAGE];
+        for (index, word) in header.emit().iter().enumerate() {
+            page[index * WORD..][..WORD].copy_from_slice(&word.to_le_bytes());
+        }
+        page[VERSION_WORD * WORD..][..WORD].copy_from_slice(&version.to_le_bytes());
+        page
+    }
+
+    fn usual() -> Header {
+        let layout = Layout::new(3, 4, 50);
+        Header { layout, plan: layout.plan().expect("the usual sizes"), generation: 9 }
+    }
+
+    #[test]
+    fn a_header_reads_back() {
+        assert_eq!(Header::parse(&page(&usual(), VERSION)), Ok(usual()));
+        assert_eq!(Header::parse(&page(&usual(), 0)), Err(HeaderFault::NotReady));
+    }
+
+    #[test]
+    fn each_word_of_a_header_is_checked() {
+        let generation = 3;
+        for word in (0..OFFSETS_WORD + REGIONS).filter(|word| ![2, generation].contains(word)) {
+            let mut page = page(&usual(), VERSION);
+            page[word * WORD + 3] ^= 1;
+            assert!(Header::parse(&page).is_err(), "word {word}");
+        }
+    }
+
+    /// The layout itself, pinned: a change has to change the version too.
+    #[test]
+    fn offsets_are_pinned() {
+        let words = usual().emit();
+        assert_eq!(&words[0].to_le_bytes(), b"IPOPSHM\0");
+        assert_eq!(words[4..8], [1_228_800, 4, 50, 262_144]);
+        let offsets = [4096, 8192, 274_432, 540_672, 1_130_496, 1_171_456, 1_212_416, 1_220_608];
+        assert_eq!(words[OFFSETS_WORD..], offsets);
+        assert_eq!(VERSION, 0x1_0000);
     }
 }

@@ -23,8 +23,8 @@
 //! handed in as Unix milliseconds.
 //!
 //! # Trust
-//! Both sides run as the owner of the file, whose permissions admit nobody else. Still no content is
-//! believed: it is copied out and then checked, memory that others write is touched by atomics
+//! Both sides run as the owner of the file, whose permissions admit nobody else. Still no content
+//! is believed: it is copied out and then checked, memory that others write is touched by atomics
 //! only, positions come from the own memory, and loops are bounded. The exception is the length of
 //! the file: whoever shortens it kills the processes that have it mapped (SIGBUS), and only the
 //! owner can.
@@ -45,6 +45,8 @@ mod sync;
 
 #[cfg(not(loom))]
 mod error;
+#[cfg(not(loom))]
+mod file;
 #[cfg(not(loom))]
 mod layout;
 #[cfg(not(loom))]

@@ -3,6 +3,10 @@
 //! ```text
 //! CARGO_TARGET_DIR=target/loom RUSTFLAGS='--cfg loom' cargo test -p ipop-shm --release --lib loom
 //! ```
+//!
+//! Taking away any fence or release in the bell, the rows or the ring's tail makes one of these
+//! fail. The orderings of the ring's head are the exception: they forbid that a load moves behind a
+//! later store, and loom does not model such moves.
 
 use std::sync::Arc;
 use std::time::Duration;

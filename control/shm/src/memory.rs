@@ -124,7 +124,7 @@ mod mapped {
                 Access::Write => ProtFlags::READ | ProtFlags::WRITE,
             };
             let size = len * WORD;
-            // SAFETY: a new mapping at an address of the kernel's choice replaces no memory of ours.
+            // SAFETY: a new mapping where the kernel chooses replaces no memory of ours.
             let base =
                 unsafe { mmap(ptr::null_mut(), size, protection, MapFlags::SHARED, &file, 0)? };
             let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;

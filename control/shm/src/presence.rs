@@ -4,8 +4,9 @@
 //! explain: who it was, how many there were, and when the holder last showed that it turns.
 
 use std::io;
+use std::sync::Arc;
 
-use crate::layout::{CONTROLLER_WORD, DATAPATH_WORD};
+use crate::layout::{CONTROLLER_WORD, DATAPATH_WORD, ROLE_WORDS};
 use crate::lock;
 use crate::memory::{Memory, Span};
 use crate::sync::Ordering;
@@ -13,7 +14,6 @@ use crate::sync::Ordering;
 const PID: usize = 0;
 const EPOCH: usize = 1;
 const HEARTBEAT: usize = 2;
-const WORDS: usize = 3;
 
 /// A side of the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl Role {
         }
     }
 
-    fn span(self, memory: &std::sync::Arc<Memory>) -> Span {
-        Span::new(memory, self.start(), WORDS)
+    fn span(self, memory: &Arc<Memory>) -> Span {
+        Span::new(memory, self.start(), ROLE_WORDS)
     }
 }
 
@@ -66,7 +66,7 @@ pub struct Holder {
 
 impl Holder {
     /// Enters this process as holder. The caller has the lock.
-    pub(crate) fn enter(memory: &std::sync::Arc<Memory>, role: Role) -> Self {
+    pub(crate) fn enter(memory: &Arc<Memory>, role: Role) -> Self {
         let numbers = role.span(memory);
         let epoch = numbers.word(EPOCH).load(Ordering::Relaxed).wrapping_add(1);
         numbers.word(PID).store(std::process::id().into(), Ordering::Relaxed);
@@ -95,7 +95,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(memory: &std::sync::Arc<Memory>, role: Role) -> Self {
+    pub(crate) fn new(memory: &Arc<Memory>, role: Role) -> Self {
         Self { numbers: role.span(memory), role }
     }
 

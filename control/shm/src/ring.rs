@@ -9,8 +9,8 @@
 //! ```
 //! A record is a word {length in bytes `u32`, low half of its position `u32`} and the bytes, filled
 //! up with zeros to whole words. It may wrap around the end. Positions only grow, modulo 2^64; a
-//! position modulo the number of words is a place. The record is there when the tail has passed it, and only then:
-//! who dies while writing has written nothing.
+//! position modulo the number of words is a place. The record is there when the tail has passed it,
+//! and only then: who dies while writing has written nothing.
 //!
 //! Neither end believes the other. Each keeps its own position to itself and only publishes it; it
 //! copies first and then checks what it copied, and what cannot be is a [`RingFault`].

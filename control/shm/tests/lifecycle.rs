@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use ipop_shm::*;
 use proptest::prelude::*;
@@ -59,6 +60,17 @@ fn both_ends_meet(path: &Path) {
     assert_eq!(observer.commands().used, 16);
     assert_eq!(datapath.commands.pop(), Ok(Some(&b"command"[..])));
     assert_eq!(controller.events.pop(), Ok(Some(&b"event"[..])));
+
+    // The sleeper and the waker have mapped the file at different addresses.
+    let asleep = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            datapath.events.push(b"wake up").expect("room");
+        });
+        assert_eq!(controller.events.wait(Duration::from_secs(20)), Wake::Published);
+    });
+    assert!(asleep.elapsed() < Duration::from_secs(10), "woken by the timeout");
 
     datapath.links.write(1023, &[9; 512]).expect("the last row");
     for links in [&controller.links, &observer.links] {
@@ -306,8 +318,13 @@ fn one_of_many_creators_wins() {
     }
 }
 
+/// Each case makes files.
+fn few_cases() -> ProptestConfig {
+    ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(few_cases())]
 
     #[test]
     fn a_damaged_header_never_harms(word in 0..24u64, value: u64, small in 0..100_000u64) {

@@ -1,6 +1,7 @@
 //! The ring against a queue, by one thread, with ends that die and with damage.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -153,7 +154,9 @@ fn a_waiting_end_is_woken_by_a_record_and_by_the_bell() {
             std::thread::sleep(Duration::from_millis(20));
             producer.push(b"one").expect("room");
         });
+        let asleep = Instant::now();
         assert_eq!(consumer.wait(long), Wake::Published);
+        assert!(asleep.elapsed() < long / 2, "woken by the timeout");
     });
     assert_eq!(consumer.wait(long), Wake::Published, "not yet taken");
     assert_eq!(consumer.pop(), Ok(Some(&b"one"[..])));
