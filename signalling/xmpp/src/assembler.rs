@@ -5,9 +5,9 @@
 //! recursion.
 
 use minidom::Element;
-use rxml::error::EndOrError;
-use rxml::parser::{Options, Parse, WithOptions};
-use rxml::{AttrMap, Event, Parser, QName};
+use minidom::rxml::error::EndOrError;
+use minidom::rxml::parser::{Options, Parse, WithOptions};
+use minidom::rxml::{self, AttrMap, Event, Parser, QName};
 use std::mem;
 
 /// Deepest nesting inside a stanza. Jingle needs six levels.

@@ -24,6 +24,11 @@ impl Backoff {
         doubled.mul_f64(share).min(self.longest)
     }
 
+    /// How many pauses there were since something worked.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Starts over, because something worked.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;

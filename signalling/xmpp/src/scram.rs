@@ -3,6 +3,7 @@
 //! Both ends prove that they know the password and neither shows it; the server's proof is checked
 //! by [`Scram::verify`], without which a login does not count.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -97,12 +98,18 @@ impl Scram {
         Ok(format!("{last_bare},p={}", BASE64.encode(proof)).into_bytes())
     }
 
+    /// Whether the challenge has been answered, so that the server's proof comes next.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.server_signature.is_some()
+    }
+
     /// Checks the server's last message.
     pub(crate) fn verify(&self, last: &[u8]) -> Result<(), ScramError> {
         let signature = text_of(last)?.split(',').next().and_then(|text| text.strip_prefix("v="));
         let signature = signature.and_then(|text| BASE64.decode(text).ok());
         match (signature, &self.server_signature) {
-            (Some(signature), Some(expected)) if signature == *expected => Ok(()),
+            (Some(signature), Some(expected)) => verify_slices_are_equal(&signature, expected)
+                .map_err(|_| ScramError::ServerUnproven),
             _ => Err(ScramError::ServerUnproven),
         }
     }

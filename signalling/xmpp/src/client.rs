@@ -1,0 +1,304 @@
+//! The client: one task that owns the stream, and keeps coming back.
+
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::conversation::{Clock, Conversation, Input, Output, Settings};
+use crate::failure::Failure;
+use crate::login::{self, Account, Stream};
+use crate::stream_error;
+use aws_lc_rs::rand;
+use ipop_signal::{Action, FatalCause, Happening};
+use jid::BareJid;
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
+
+/// Actions that may wait for the task; more are refused.
+const ACTIONS_MAX: usize = 1024;
+/// Happenings that may wait for the controller; then the task waits too.
+const HAPPENINGS_MAX: usize = 1024;
+/// From the first look-up to the bound resource.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// For the server to say goodbye too.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The client of one account in one room.
+pub struct Client;
+
+/// Where a controller says its [`Action`]s. When the last one is dropped the client leaves the room
+/// and ends.
+#[derive(Clone, Debug)]
+pub struct ActionSender(mpsc::Sender<Action>);
+
+/// Where a controller hears [`Happening`]s.
+#[derive(Debug)]
+pub struct HappeningReceiver(mpsc::Receiver<Happening>);
+
+/// An action was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Too many wait; say it again later.
+    #[error("the signalling client has too much to do")]
+    Full,
+    /// The client has ended, after [`Happening::Fatal`] or because nobody listened.
+    #[error("the signalling client has ended")]
+    Ended,
+}
+
+impl Client {
+    /// Starts the client's task on the current Tokio runtime, which must have its time and I/O
+    /// drivers enabled; a current-thread runtime will do.
+    ///
+    /// Nothing is sent before the first [`Action::Announce`]: the node's fingerprint names its
+    /// resource at the server. From then on the client connects, enters the room, and comes back
+    /// after each interruption until it is stopped (see [`ActionSender`]) or a
+    /// [`Happening::Fatal`] ends it. A configuration that cannot work is such an end.
+    pub fn start(config: Config) -> (ActionSender, HappeningReceiver) {
+        let (action_sender, actions) = mpsc::channel(ACTIONS_MAX);
+        let (happenings, happening_receiver) = mpsc::channel(HAPPENINGS_MAX);
+        tokio::spawn(async move {
+            let ended = run(config, actions, &happenings).await;
+            if let Err(End::Failed(Failure::Fatal { cause, text })) = ended {
+                let _ = happenings.send(Happening::Fatal { cause, text }).await;
+            }
+        });
+        (ActionSender(action_sender), HappeningReceiver(happening_receiver))
+    }
+}
+
+impl ActionSender {
+    /// Hands an action to the client without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`], when the client is too far behind or has ended.
+    pub fn send(&self, action: Action) -> Result<(), SendError> {
+        self.0.try_send(action).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Ended,
+        })
+    }
+}
+
+impl HappeningReceiver {
+    /// The next happening; `None` once the client has ended.
+    pub async fn recv(&mut self) -> Option<Happening> {
+        self.0.recv().await
+    }
+
+    /// The next happening, if there is one already.
+    pub fn try_recv(&mut self) -> Option<Happening> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// Why the task, or a stream of it, ends.
+enum End {
+    /// The controller wants it, or is gone.
+    Stopped,
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+struct Task<'a> {
+    config: &'a Config,
+    account: Account,
+    conversation: Conversation,
+    actions: mpsc::Receiver<Action>,
+    happenings: &'a mpsc::Sender<Happening>,
+    backoff: Backoff,
+}
+
+async fn run(
+    config: Config,
+    mut actions: mpsc::Receiver<Action>,
+    happenings: &mpsc::Sender<Happening>,
+) -> Result<(), End> {
+    let settings = settings(&config)?;
+    let account = account(&config)?;
+    let seed = settings.seed;
+    let announcement = loop {
+        tokio::select! {
+            action = actions.recv() => match action {
+                Some(Action::Announce(announcement)) => break announcement,
+                Some(_) => {}
+                None => return Err(End::Stopped),
+            },
+            () = happenings.closed() => return Err(End::Stopped),
+        }
+    };
+    let resource = format!("ipop-{}", &announcement.fingerprint.uid_hex()[..16]);
+    let mut conversation = Conversation::new(settings, Instant::now());
+    conversation.handle_input(Instant::now(), Input::Action(Action::Announce(announcement)));
+    let backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST, seed);
+    let account = Account { resource, ..account };
+    Task { config: &config, account, conversation, actions, happenings, backoff }.run().await
+}
+
+impl Task<'_> {
+    async fn run(mut self) -> Result<(), End> {
+        loop {
+            let reason = match self.attempt().await {
+                Ok(never) => match never {},
+                Err(End::Failed(Failure::Retry(reason))) => reason,
+                Err(end) => return Err(end),
+            };
+            tracing::info!(%reason, "signalling is away");
+            self.input(Input::Disconnected { reason });
+            self.tell(None).await?;
+            let pause = self.backoff.pause();
+            self.meanwhile(sleep(pause)).await?;
+        }
+    }
+
+    /// One stream, from look-up to its end.
+    async fn attempt(&mut self) -> Result<std::convert::Infallible, End> {
+        let (config, account) = (self.config, self.account.clone());
+        let login = timeout(LOGIN_TIMEOUT, login::log_in(config, &account));
+        let late = |_| Failure::retry("the server takes too long to log us in");
+        let mut stream = self.meanwhile(login).await?.map_err(late)??;
+        login::queue_binding(&mut stream, &account);
+        self.input(Input::Connected);
+        self.tell(Some(&mut stream)).await?;
+        timeout(LOGIN_TIMEOUT, login::bound(&mut stream)).await.map_err(late)??;
+        self.converse(stream).await
+    }
+
+    /// Stanzas, actions and timers, until something ends it.
+    async fn converse(&mut self, mut stream: Stream) -> Result<std::convert::Infallible, End> {
+        loop {
+            let timer = self.conversation.poll_timeout().map(|(at, _)| at);
+            let input = tokio::select! {
+                element = stream.next_element() => {
+                    let element = element?;
+                    if let Some(failure) = stream_error::of(&element) {
+                        return Err(failure.into());
+                    }
+                    Some(Input::Stanza(element))
+                }
+                action = self.actions.recv() => match action {
+                    Some(action) => Some(Input::Action(action)),
+                    None => return Err(self.farewell(stream).await),
+                },
+                () = self.happenings.closed() => return Err(self.farewell(stream).await),
+                () = until(timer) => None,
+            };
+            match input {
+                Some(input) => self.input(input),
+                None => self.conversation.handle_timeout(Instant::now()),
+            }
+            self.tell(Some(&mut stream)).await?;
+        }
+    }
+
+    /// Waits for something else while there is no stream.
+    async fn meanwhile<F: Future>(&mut self, future: F) -> Result<F::Output, End> {
+        let mut future = pin!(future);
+        loop {
+            let timer = self.conversation.poll_timeout().map(|(at, _)| at);
+            tokio::select! {
+                output = &mut future => return Ok(output),
+                action = self.actions.recv() => match action {
+                    Some(action) => self.input(Input::Action(action)),
+                    None => return Err(End::Stopped),
+                },
+                () = self.happenings.closed() => return Err(End::Stopped),
+                () = until(timer) => self.conversation.handle_timeout(Instant::now()),
+            }
+            self.tell(None).await?;
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.conversation.handle_input(Instant::now(), input);
+    }
+
+    /// Carries out what the conversation wants.
+    async fn tell(&mut self, mut stream: Option<&mut Stream>) -> Result<(), End> {
+        let mut end = None;
+        while let Some(output) = self.conversation.poll_output() {
+            match output {
+                Output::Send(element) => {
+                    if let Some(stream) = &mut stream {
+                        stream.queue(&element);
+                    }
+                }
+                Output::Happen(happening) => {
+                    self.happenings.send(happening).await.map_err(|_| End::Stopped)?;
+                }
+                Output::Settled => self.backoff.reset(),
+                Output::Dead => end = Some(Failure::retry("the server has fallen silent")),
+                Output::Fatal { cause, text } => end = Some(Failure::Fatal { cause, text }),
+            }
+        }
+        if let Some(failure) = end {
+            return Err(failure.into());
+        }
+        if let Some(stream) = stream {
+            stream.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn farewell(&mut self, mut stream: Stream) -> End {
+        self.conversation.farewell(Instant::now());
+        while let Some(output) = self.conversation.poll_output() {
+            if let Output::Send(element) = output {
+                stream.queue(&element);
+            }
+        }
+        stream.close(CLOSE_PATIENCE).await;
+        End::Stopped
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn settings(config: &Config) -> Result<Settings, Failure> {
+    let account = bare(&config.account, "account")?;
+    let room = bare(&config.room, "room")?;
+    let mut random = [0; 16];
+    rand::fill(&mut random).map_err(|_| Failure::retry("the system has no random numbers"))?;
+    let random = u128::from_ne_bytes(random);
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(Settings {
+        domain: account.domain().to_string(),
+        account: account.to_string(),
+        room,
+        room_password: config.room_password.clone(),
+        instance: format!("{:016x}", random as u64),
+        clock: Clock { at: Instant::now(), unix_s },
+        seed: (random >> 64) as u64,
+    })
+}
+
+/// The account, still without a resource.
+fn account(config: &Config) -> Result<Account, Failure> {
+    let jid = bare(&config.account, "account")?;
+    let domain = jid.domain().to_string();
+    let ascii_domain = idna::domain_to_ascii(&domain).unwrap_or_else(|_| domain.clone());
+    let user = jid.node().map(ToString::to_string).unwrap_or_default();
+    Ok(Account { user, domain, ascii_domain, resource: String::new() })
+}
+
+fn bare(text: &str, what: &str) -> Result<BareJid, Failure> {
+    let shape = if what == "room" { "room@conference.domain" } else { "user@domain" };
+    let jid = BareJid::new(text).ok().filter(|jid| jid.node().is_some());
+    jid.ok_or_else(|| {
+        let text = format!("{text:?} is no {what}: write {shape} in the configuration");
+        Failure::fatal(FatalCause::Configuration, text)
+    })
+}
