@@ -19,6 +19,7 @@ pub use builder::{BuildError, Builder};
 pub use key::{Algorithm, Integrity, IntegrityError, Key, KeyError};
 pub use layout::HEADER_LEN;
 use layout::Layout;
+pub(crate) use layout::every_attribute;
 
 /// Ties a response to its request (RFC 8489 section 5). Must not be guessable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,7 +6,10 @@
 use std::net::SocketAddr;
 
 use crate::Dropped;
-use crate::message::{Attribute, BuildError, Builder, Class, Message, Method};
+use crate::channel::ChannelData;
+use crate::message::{
+    Attribute, BuildError, Builder, Class, Message, Method, every_attribute, looks_like_stun,
+};
 
 /// Number of CHANGE-REQUEST, named when it cannot be honoured.
 const CHANGE_REQUEST: u16 = 0x0003;
@@ -30,6 +33,19 @@ impl Alternates {
             if from_primary_ip { self.primary.ip() } else { self.other.ip() },
             if from_primary_port { self.primary.port() } else { self.other.port() },
         )
+    }
+}
+
+/// Whether `datagram` may be shown to `turn-server-proto` 0.7, which panics on a NONCE that has
+/// the cookie of RFC 8489 and a character of several bytes behind it: anybody could end the
+/// process with one datagram. Nonces that a server made are ASCII, so nothing is lost. ChannelData
+/// passes; what is neither that nor well-formed STUN does not.
+pub fn is_fit_for_relay(datagram: &[u8]) -> bool {
+    const NONCE: u16 = 0x0015;
+    if looks_like_stun(datagram) {
+        every_attribute(datagram, |kind, value| kind != NONCE || value.is_ascii())
+    } else {
+        ChannelData::parse(datagram).is_ok()
     }
 }
 

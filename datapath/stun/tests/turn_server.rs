@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipop_stun::server::BindingServer;
+use ipop_stun::server::{BindingServer, is_fit_for_relay};
 use ipop_stun::{
     Credential, Dropped, Input, Random, Received, TurnClient, TurnConfig, TurnError, TurnOutput,
 };
@@ -380,4 +380,30 @@ fn a_hundred_unlucky_starts_all_end_well() {
         world.run(seconds(90));
         assert!(world.client.relayed().is_some(), "seed {seed}: {:?}", world.events);
     }
+}
+
+/// One datagram of a stranger, without any password. When the first assertion fails, the panic is
+/// mended upstream, and [`is_fit_for_relay`] can go.
+#[test]
+fn the_server_under_test_has_to_be_guarded() {
+    let mut datagram = vec![0, 3, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+    datagram.extend_from_slice(&[7; 12]);
+    let nonce = "obMatJos2aaa\u{e9}x".as_bytes();
+    for (kind, value) in [(0x06, &b"u"[..]), (0x14, b"r"), (0x15, nonce), (0x08, &[0; 20])] {
+        datagram.extend_from_slice(&[0, kind, 0, u8::try_from(value.len()).unwrap()]);
+        datagram.extend_from_slice(value);
+        datagram.resize(datagram.len().next_multiple_of(4), 0);
+    }
+    datagram[3] = u8::try_from(datagram.len() - 20).unwrap();
+    let shown = datagram.clone();
+    let panicked = std::panic::catch_unwind(|| {
+        let transmit = Transmit::new(shown, TransportType::Udp, at(CLIENT), at(SERVER));
+        server().recv(transmit, turn_server_proto::types::Instant::ZERO).is_some()
+    });
+    assert!(panicked.is_err());
+    assert!(!is_fit_for_relay(&datagram));
+    let harmless = datagram.iter().map(|byte| byte & 0x7f).collect::<Vec<_>>();
+    assert!(is_fit_for_relay(&harmless));
+    assert!(is_fit_for_relay(&[0x40, 0, 0, 1, 0xff]));
+    assert!(!is_fit_for_relay(&datagram[..datagram.len() - 4]));
 }

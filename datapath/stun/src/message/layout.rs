@@ -31,23 +31,14 @@ impl Layout {
     /// attribute only a stronger one and FINGERPRINT (RFC 8489 section 14.5).
     pub fn of(message: &[u8]) -> Option<Self> {
         let mut layout = Self::default();
-        let mut at = HEADER_LEN;
-        while at < message.len() {
+        let mut walk = Walk { message, at: HEADER_LEN };
+        for (kind, value) in &mut walk {
             if layout.fingerprint.is_some() {
-                return None;
-            }
-            let header = message.get(at..at + ATTRIBUTE_HEADER_LEN)?;
-            let kind = u16::from_be_bytes([header[0], header[1]]);
-            let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-            let start = at + ATTRIBUTE_HEADER_LEN;
-            let value = start..start + length;
-            at = start + length.next_multiple_of(4);
-            if at > message.len() {
                 return None;
             }
             layout.note(kind, value);
         }
-        Some(layout)
+        (walk.at == message.len()).then_some(layout)
     }
 
     fn note(&mut self, kind: u16, value: Range<usize>) {
@@ -61,6 +52,38 @@ impl Layout {
         };
         place.get_or_insert(value);
     }
+}
+
+/// Types and places of values, in order, up to the first attribute that does not fit.
+struct Walk<'a> {
+    message: &'a [u8],
+    /// Behind the last attribute that fits.
+    at: usize,
+}
+
+impl Iterator for Walk<'_> {
+    type Item = (u16, Range<usize>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.at + ATTRIBUTE_HEADER_LEN;
+        let header = self.message.get(self.at..start)?;
+        let kind = u16::from_be_bytes([header[0], header[1]]);
+        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let end = start + length.next_multiple_of(4);
+        if end > self.message.len() {
+            return None;
+        }
+        self.at = end;
+        Some((kind, start..start + length))
+    }
+}
+
+/// Whether the attributes fill `message` exactly and each holds to `rule`, given its type and
+/// value; also those behind an integrity attribute.
+pub(crate) fn every_attribute(message: &[u8], rule: impl Fn(u16, &[u8]) -> bool) -> bool {
+    let mut walk = Walk { message, at: HEADER_LEN };
+    let held = walk.all(|(kind, value)| message.get(value).is_some_and(|v| rule(kind, v)));
+    held && walk.at == message.len()
 }
 
 /// The bytes before the attribute whose value is `value`, and what the length field says when the
