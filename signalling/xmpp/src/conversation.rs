@@ -400,3 +400,6 @@ impl Conversation {
         (&mut self.services, wishes)
     }
 }
+
+#[cfg(test)]
+mod tests;

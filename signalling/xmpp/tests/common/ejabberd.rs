@@ -84,7 +84,9 @@ fn configuration(scratch: &Scratch) -> String {
     format!(
         r#"
 hosts: ["ejabberd.test"]
-loglevel: debug
+loglevel: info
+acl: {{ local: {{ user_regexp: "" }} }}
+access_rules: {{ local: {{ allow: local }} }}
 certfiles: ["{certificate}"]
 ca_file: "{ca}"
 acme: {{ auto: false }}
