@@ -1,1 +1,34 @@
-//! Runs a policy between the control ring and signalling.
+//! Runs a group policy between the control ring on one side and signalling on the other.
+//!
+//! The controller is a process that may die at any time: it owns nothing that traffic needs. It
+//! attaches to the datapath's segment, asks for a snapshot, enters the room, and from then on
+//! carries words to and fro: events and happenings into the policy, commands and actions out of
+//! it. What it decides is the policy's (`ipop-group`); what it says on the wire is signalling's
+//! (`ipop-xmpp`).
+//!
+//! Left out on purpose: packets, and any state on disk. Read [`run`] and [`Settings`] first.
+
+#![forbid(unsafe_code)]
+
+mod datapath;
+mod network;
+mod runtime;
+mod settings;
+
+pub use runtime::{EXIT_FATAL, RunError, run};
+pub use settings::{Account, Address, Endpoint, Relay, Settings, Trust, UriError};
+
+/// The file in the run directory that the supervisor writes the settings to.
+pub const SETTINGS_FILE: &str = "controller.json";
+
+/// Fills `bytes` from the system's generator.
+///
+/// # Errors
+/// When the system has none.
+pub fn fill_random(mut bytes: &mut [u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let filled = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+        bytes = &mut bytes[filled..];
+    }
+    Ok(())
+}

@@ -38,6 +38,8 @@ pub struct AgentConfig {
     pub relay_patience: Duration,
     /// How long the first valid pair may take, from when both ends know each other.
     pub connect_patience: Duration,
+    /// The same once the peer has named all its candidates and no pair of them works.
+    pub hopeless_patience: Duration,
     /// How long consent lasts without an answered check (RFC 7675 section 5.1).
     pub consent_lifetime: Duration,
 }
@@ -53,6 +55,7 @@ impl AgentConfig {
             pace: Duration::from_millis(10),
             relay_patience: Duration::from_millis(300),
             connect_patience: Duration::from_secs(20),
+            hopeless_patience: Duration::from_secs(8),
             consent_lifetime: Duration::from_secs(30),
         }
     }
@@ -168,6 +171,7 @@ pub struct Agent {
     started: Option<Instant>,
     /// When the next new check may be sent.
     next_check: Instant,
+    remote_is_complete: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -200,6 +204,7 @@ impl Agent {
             state: State::New,
             started: None,
             next_check: now,
+            remote_is_complete: false,
             outputs: VecDeque::new(),
             config,
         }
@@ -284,6 +289,12 @@ impl Agent {
         self.remote_candidates.push(candidate);
         self.advance(now);
         true
+    }
+
+    /// The peer has no more candidates: when all pairs fail, there is less to wait for.
+    pub fn end_of_remote_candidates(&mut self, now: Instant) {
+        self.remote_is_complete = true;
+        self.advance(now);
     }
 
     /// The next thing to do.

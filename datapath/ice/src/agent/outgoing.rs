@@ -53,7 +53,16 @@ impl Agent {
     /// When the agent fails if nothing happens.
     fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Checking => self.started.map(|at| at + self.config.connect_patience),
+            State::Checking => {
+                // A check of the peer may still show a pair that nobody named.
+                let all_failed = self.pairs.iter().all(|pair| pair.state == PairState::Failed);
+                let patience = if self.remote_is_complete && all_failed {
+                    self.config.hopeless_patience
+                } else {
+                    self.config.connect_patience
+                };
+                self.started.map(|at| at + patience)
+            }
             _ => {
                 let answered = self.pairs.iter().filter_map(|pair| pair.answered).max();
                 answered.map(|at| at + self.config.consent_lifetime)

@@ -1,0 +1,154 @@
+//! Signalling as the controller sees it: the client's configuration, and names resolved.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipop_signal::{Host, HostPort, IceServers, Transport};
+use ipop_steer::TurnServer;
+use ipop_xmpp::{Config, InvalidPem, InvalidServerAddress, Security, ServerAddress};
+use tokio::net::{TcpStream, lookup_host};
+
+use crate::settings::{Account, Endpoint, Relay, Settings, Trust};
+
+/// Settings that the signalling client cannot work with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetworkError {
+    /// The server's address is none.
+    #[error("xmpp.server: {0}")]
+    Server(#[from] InvalidServerAddress),
+    /// The roots cannot be read.
+    #[error("xmpp.ca_file {}: {source}", .path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The roots are none.
+    #[error("xmpp.ca_file {}: {source}", .path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: InvalidPem,
+    },
+}
+
+/// How long a server may take to accept a connection when there are others to choose from.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The configuration of the XMPP client.
+pub(crate) async fn config(settings: &Settings) -> Result<Config, NetworkError> {
+    let account = &settings.account;
+    let mut config = Config::new(&account.jid, &account.password, &settings.room);
+    config.room_password.clone_from(&settings.room_password);
+    config.allow_plain = account.allow_plain;
+    config.trust = trust(account)?;
+    let servers: Result<Vec<ServerAddress>, _> =
+        account.servers.iter().map(|s| s.parse()).collect();
+    config.server = fastest(servers?).await.map(|server| match account.direct_tls {
+        true => ServerAddress { security: Security::DirectTls, ..server },
+        false => server,
+    });
+    Ok(config)
+}
+
+/// The server that accepts a connection first: a hub lists all its addresses, and a node may reach
+/// any of them.
+async fn fastest(servers: Vec<ServerAddress>) -> Option<ServerAddress> {
+    let first = servers.first().cloned();
+    if servers.len() < 2 {
+        return first;
+    }
+    let mut tries = tokio::task::JoinSet::new();
+    for server in servers {
+        tries.spawn(async move {
+            let connection = TcpStream::connect((server.host.as_str(), server.port));
+            let result = tokio::time::timeout(CONNECT_PATIENCE, connection).await;
+            result.is_ok_and(|connected| connected.is_ok()).then_some(server)
+        });
+    }
+    while let Some(result) = tries.join_next().await {
+        if let Ok(Some(server)) = result {
+            return Some(server);
+        }
+    }
+    first
+}
+
+fn trust(account: &Account) -> Result<ipop_xmpp::Trust, NetworkError> {
+    match &account.trust {
+        Trust::System => Ok(ipop_xmpp::Trust::System),
+        Trust::Pinned(hash) => Ok(ipop_xmpp::Trust::Certificate(*hash)),
+        Trust::File(path) => {
+            let pem = std::fs::read(path)
+                .map_err(|source| NetworkError::Roots { path: path.clone(), source })?;
+            ipop_xmpp::Trust::from_pem(&pem)
+                .map_err(|source| NetworkError::Pem { path: path.clone(), source })
+        }
+    }
+}
+
+/// The servers of the configuration, by address. A name that cannot be resolved is said and left
+/// out: the others may do.
+pub(crate) async fn resolve_configured(
+    stun: &[Endpoint],
+    turn: &[Relay],
+) -> (Vec<SocketAddr>, Vec<TurnServer>) {
+    let mut addresses = Vec::new();
+    for endpoint in stun {
+        addresses.extend(resolve(&endpoint.host, endpoint.port).await);
+    }
+    let mut relays = Vec::new();
+    for relay in turn {
+        let found = resolve(&relay.endpoint.host, relay.endpoint.port).await;
+        relays.extend(found.into_iter().map(|address| TurnServer {
+            address,
+            username: relay.username.clone(),
+            password: relay.password.clone(),
+        }));
+    }
+    (addresses, relays)
+}
+
+/// The servers that the network offers, by address; those over UDP.
+pub(crate) async fn resolve_offered(servers: IceServers) -> (Vec<SocketAddr>, Vec<TurnServer>) {
+    let mut stun = Vec::new();
+    for server in &servers.stun {
+        stun.extend(resolve_host(server).await);
+    }
+    let mut turn = Vec::new();
+    for server in servers.turn.iter().filter(|server| server.transport == Transport::Udp) {
+        let found = resolve_host(&server.at).await;
+        turn.extend(found.into_iter().map(|address| TurnServer {
+            address,
+            username: server.username.clone(),
+            password: server.password.clone(),
+        }));
+    }
+    (stun, turn)
+}
+
+async fn resolve_host(at: &HostPort) -> Vec<SocketAddr> {
+    match &at.host {
+        Host::Address(address) => vec![SocketAddr::new(*address, at.port)],
+        Host::Name(name) => resolve(name, at.port).await,
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> Vec<SocketAddr> {
+    match lookup_host((host, port)).await {
+        // One of each family will do: a name with many addresses is one server to us.
+        Ok(found) => {
+            let found: Vec<_> = found.collect();
+            let v4 = found.iter().find(|address| address.is_ipv4());
+            let v6 = found.iter().find(|address| address.is_ipv6());
+            v4.into_iter().chain(v6).copied().collect()
+        }
+        Err(error) => {
+            tracing::warn!("STUN/TURN server {host}: {error}");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The controller's loop: words in, the policy, words out.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipop_group::{GroupConfig, GroupVpn, Input, Notice, Output};
+use ipop_signal::{Action, Happening};
+use ipop_steer::{Event, TurnServer};
+use ipop_xmpp::{ActionSender, Client, HappeningReceiver, SendError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::datapath::{Datapath, DatapathError, Heard, segment_path, unix_ms};
+use crate::network::{NetworkError, config, resolve_configured, resolve_offered};
+use crate::settings::Settings;
+use crate::{SETTINGS_FILE, fill_random};
+
+/// Exit code of a controller that a new start would not mend.
+pub const EXIT_FATAL: i32 = 10;
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Pause before commands that found the ring full are tried again.
+const RING_PAUSE: Duration = Duration::from_millis(5);
+/// How long goodbyes may take when the controller stops.
+const GOODBYE_PATIENCE: Duration = Duration::from_millis(400);
+/// Actions that wait while the signalling client is busy.
+const ACTIONS_MAX: usize = 4096;
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The settings cannot be used: a person has to mend them.
+    #[error("{0}")]
+    Settings(String),
+    /// Signalling has ended for good: a person has to mend it.
+    #[error("signalling: {0}")]
+    Signalling(String),
+    /// The datapath is gone or cannot be attached; a new start may find another.
+    #[error("datapath: {0}")]
+    Datapath(String),
+    /// The system refused something.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+impl RunError {
+    /// Whether a new start would end the same way.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::Signalling(_))
+    }
+}
+
+impl From<DatapathError> for RunError {
+    fn from(error: DatapathError) -> Self {
+        Self::Datapath(error.to_string())
+    }
+}
+
+impl From<NetworkError> for RunError {
+    fn from(error: NetworkError) -> Self {
+        Self::Settings(error.to_string())
+    }
+}
+
+/// Runs the controller of the instance at `run_dir` until SIGTERM.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(run_dir: &Path) -> Result<(), RunError> {
+    let path = run_dir.join(SETTINGS_FILE);
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| RunError::Settings(format!("{}: {error}", path.display())))?;
+    let settings: Settings = serde_json::from_str(&text)
+        .map_err(|error| RunError::Settings(format!("{}: {error}", path.display())))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut controller = Controller::start(settings, run_dir).await?;
+        let result = controller.turn_until_stopped().await;
+        controller.say_goodbye().await;
+        result
+    })
+}
+
+/// Servers by address, resolved beside the loop.
+type Servers = (Vec<SocketAddr>, Vec<TurnServer>);
+
+struct Controller {
+    policy: GroupVpn,
+    datapath: Datapath,
+    events: mpsc::Receiver<Heard>,
+    /// None once the controller says goodbye.
+    actions: Option<ActionSender>,
+    happenings: HappeningReceiver,
+    /// Actions that the client had no room for.
+    waiting: VecDeque<Action>,
+    servers: (mpsc::Sender<Servers>, mpsc::Receiver<Servers>),
+    status: Status,
+}
+
+/// What observers see of the controller.
+struct Status {
+    row: ipop_shm::RowWriter,
+    signalling: String,
+    addresses: String,
+    account: String,
+    room: String,
+}
+
+impl Controller {
+    async fn start(settings: Settings, run_dir: &Path) -> Result<Self, RunError> {
+        let plan = settings.plan().map_err(|error| RunError::Settings(error.to_string()))?;
+        let client = config(&settings).await?;
+        let segment = segment_path(run_dir);
+        let attached = tokio::task::spawn_blocking(move || Datapath::attach(&segment)).await;
+        let (datapath, note, events) = attached.map_err(std::io::Error::other)??;
+        let (stun, turn) = resolve_configured(&settings.stun, &settings.turn).await;
+        let policy = GroupVpn::new(GroupConfig {
+            name: settings.name.clone(),
+            plan,
+            mtu: settings.mtu,
+            stun,
+            turn,
+        });
+        let (actions, happenings) = Client::start(client);
+        let status = Status {
+            row: note,
+            signalling: "connecting".to_owned(),
+            addresses: String::new(),
+            account: settings.account.jid.clone(),
+            room: settings.room.clone(),
+        };
+        let (waiting, servers, actions) = (VecDeque::new(), mpsc::channel(4), Some(actions));
+        let mut controller =
+            Self { policy, datapath, events, actions, happenings, waiting, servers, status };
+        controller.refill()?;
+        controller.obey()?;
+        controller.status.show();
+        Ok(controller)
+    }
+
+    async fn turn_until_stopped(&mut self) -> Result<(), RunError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = heartbeat.tick() => self.datapath.beat(),
+                heard = self.events.recv() => self.on_heard(heard)?,
+                happening = self.happenings.recv() => self.on_happening(happening)?,
+                Some((stun, turn)) = self.servers.1.recv() => {
+                    self.policy.handle_input(Instant::now(), Input::Servers { stun, turn });
+                }
+                () = sleep_until(due) => self.policy.handle_timeout(Instant::now()),
+            }
+            self.refill()?;
+            self.obey()?;
+        }
+    }
+
+    /// When the policy, or something that waits, is due.
+    fn due(&self) -> Option<Instant> {
+        let is_behind = self.datapath.is_behind() || !self.waiting.is_empty();
+        let again = is_behind.then(|| Instant::now() + RING_PAUSE);
+        self.policy.poll_timeout().into_iter().chain(again).min()
+    }
+
+    fn on_heard(&mut self, heard: Option<Heard>) -> Result<(), RunError> {
+        match heard {
+            Some(Heard::Event(Event::Refused { sequence, reason, text })) => {
+                let text = format!("request refused ({reason:?}): {text}");
+                tracing::warn!("{text} (number {sequence:#x})");
+                self.datapath.errors.observe(unix_ms(), &text);
+            }
+            Some(Heard::Event(event)) => {
+                self.policy.handle_input(Instant::now(), Input::Event(event));
+            }
+            Some(Heard::Gone) | None => {
+                return Err(RunError::Datapath("the datapath has ended".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_happening(&mut self, happening: Option<Happening>) -> Result<(), RunError> {
+        let Some(happening) = happening else {
+            return Err(RunError::Signalling("the client has ended".to_owned()));
+        };
+        match &happening {
+            Happening::Fatal { text, .. } => return Err(RunError::Signalling(text.clone())),
+            Happening::Online { address } => {
+                tracing::info!("in the group as {address}");
+                self.status.signalling = format!("online as {address}");
+                self.status.show();
+            }
+            Happening::Offline { reason } => {
+                tracing::warn!("signalling is away: {reason}; links stay up");
+                self.status.signalling = format!("offline: {reason}");
+                self.status.show();
+                self.datapath.errors.observe(unix_ms(), &format!("signalling is away: {reason}"));
+            }
+            Happening::IceServers(servers) => {
+                let (servers, sender) = (servers.clone(), self.servers.0.clone());
+                tokio::spawn(async move {
+                    let _ = sender.send(resolve_offered(servers).await).await;
+                });
+            }
+            _ => {}
+        }
+        self.policy.handle_input(Instant::now(), Input::Happening(happening));
+        Ok(())
+    }
+
+    fn refill(&mut self) -> Result<(), RunError> {
+        let mut bytes = vec![0; self.policy.random_len_wanted()];
+        fill_random(&mut bytes)?;
+        self.policy.refill(&bytes);
+        Ok(())
+    }
+
+    /// Does what the policy wants.
+    fn obey(&mut self) -> Result<(), RunError> {
+        while let Some(output) = self.policy.poll_output() {
+            match output {
+                Output::Command(command) => drop(self.datapath.send(command)?),
+                Output::Action(action) if self.waiting.len() < ACTIONS_MAX => {
+                    self.waiting.push_back(action);
+                }
+                Output::Action(_) => tracing::warn!("signalling is too far behind: dropped"),
+                Output::Notice(notice) => self.tell(&notice),
+            }
+        }
+        self.datapath.flush()?;
+        while let (Some(action), Some(actions)) = (self.waiting.front(), &self.actions) {
+            match actions.send(action.clone()) {
+                Ok(()) => drop(self.waiting.pop_front()),
+                Err(SendError::Full) => break,
+                // `Fatal`, which says why, comes by the other channel.
+                Err(SendError::Ended) => self.waiting.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        match notice {
+            Notice::LinkUp { .. } => tracing::info!("{notice}"),
+            Notice::Addresses(addresses) => {
+                tracing::info!("{notice}");
+                let texts = addresses.iter().map(|a| format!("{}/{}", a.address, a.prefix));
+                self.status.addresses = texts.collect::<Vec<_>>().join(" ");
+                self.status.show();
+            }
+            _ => {
+                tracing::warn!("{notice}");
+                self.datapath.errors.observe(unix_ms(), &notice.to_string());
+            }
+        }
+    }
+
+    /// Tells peers and room that this node goes.
+    async fn say_goodbye(&mut self) {
+        self.policy.leave();
+        if self.obey().is_err() {
+            return;
+        }
+        // Dropping the sender makes the client leave the room and close the stream.
+        self.actions = None;
+        let closed = async { while self.happenings.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(GOODBYE_PATIENCE, closed).await;
+    }
+}
+
+impl Status {
+    fn show(&mut self) {
+        let text = format!(
+            "account={}\nroom={}\nsignalling={}\naddresses={}\n",
+            self.account, self.room, self.signalling, self.addresses
+        );
+        let text: String = text.chars().take(1000).collect();
+        if let Err(error) = self.row.write(0, text.as_bytes()) {
+            tracing::debug!("the note cannot be written: {error}");
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,191 @@
+//! What a controller has to be told: the supervisor writes it, a (re)started controller reads it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use ipop_group::{AddressPlan, PlanError, group_prefix6};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a GroupVPN controller, checked by whoever made them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Settings {
+    /// The node's name, for people.
+    pub name: String,
+    /// The account.
+    pub account: Account,
+    /// The room: room@service.
+    pub room: String,
+    /// The room's password, where it has one.
+    pub room_password: Option<String>,
+    /// Where the IPv4 address comes from.
+    pub address: Address,
+    /// A configured IPv6 address with prefix length.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    /// Largest packet of the overlay interface, bytes; 0 for automatic.
+    pub mtu: u16,
+    /// STUN servers of the configuration.
+    pub stun: Vec<Endpoint>,
+    /// TURN servers of the configuration.
+    pub turn: Vec<Relay>,
+}
+
+/// An XMPP account and how to reach its server.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Account {
+    /// user@domain.
+    pub jid: String,
+    /// The password.
+    pub password: String,
+    /// `host:port`s to try in order; none: DNS SRV.
+    pub servers: Vec<String>,
+    /// Whose certificates to trust.
+    pub trust: Trust,
+    /// TLS from the first byte, instead of STARTTLS.
+    pub direct_tls: bool,
+    /// Whether PLAIN may be used where the server offers no SCRAM.
+    pub allow_plain: bool,
+}
+
+/// Leaves the password out.
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("jid", &self.jid).finish_non_exhaustive()
+    }
+}
+
+/// Whose certificates to trust.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum Trust {
+    /// The system's roots.
+    System,
+    /// The roots in this PEM file.
+    File(PathBuf),
+    /// One server certificate, by its SHA-256.
+    Pinned([u8; 32]),
+}
+
+/// Where the IPv4 address comes from.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub enum Address {
+    /// It is configured: address and prefix length.
+    Fixed(Ipv4Addr, u8),
+    /// Derived from the node's key within this network.
+    Derived(Ipv4Addr, u8),
+}
+
+/// A server by name or address, and its UDP port.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Name or literal address.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// A TURN server over UDP.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Relay {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Long-term credential.
+    pub username: String,
+    /// Long-term credential.
+    pub password: String,
+}
+
+/// Leaves the password out.
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// The plan of addresses that the settings amount to.
+    ///
+    /// # Errors
+    /// [`PlanError`] when no host can have the address.
+    pub fn plan(&self) -> Result<AddressPlan, PlanError> {
+        let prefix6 = group_prefix6(&self.room);
+        let plan = match self.address {
+            Address::Fixed(address, prefix) => AddressPlan::fixed(address, prefix, prefix6)?,
+            Address::Derived(network, prefix) => AddressPlan::derived(network, prefix, prefix6)?,
+        };
+        match self.address6 {
+            Some((address, prefix)) => plan.with_v6(address, prefix),
+            None => Ok(plan),
+        }
+    }
+}
+
+/// A STUN or TURN URI (RFC 7064, RFC 7065) that is not of use here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UriError {
+    /// Not `scheme:host[:port]`.
+    #[error("`{0}` is not of the form {1}:HOST[:PORT]")]
+    Form(String, &'static str),
+    /// TCP, TLS or DTLS.
+    #[error("`{0}`: only UDP is spoken to STUN and TURN servers")]
+    Transport(String),
+}
+
+impl Endpoint {
+    /// Reads `scheme:host[:port][?transport=udp]`; `scheme` is `stun` or `turn`, the default port
+    /// 3478.
+    ///
+    /// # Errors
+    /// [`UriError`] for anything else.
+    pub fn from_uri(uri: &str, scheme: &'static str) -> Result<Self, UriError> {
+        let form = || UriError::Form(uri.to_owned(), scheme);
+        let (found, rest) = uri.split_once(':').ok_or_else(form)?;
+        if found.strip_suffix('s') == Some(scheme) {
+            return Err(UriError::Transport(uri.to_owned()));
+        }
+        if found != scheme {
+            return Err(form());
+        }
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, "transport=udp"));
+        if query != "transport=udp" {
+            return Err(UriError::Transport(uri.to_owned()));
+        }
+        let (host, port) = split_port(authority).ok_or_else(form)?;
+        Ok(Self { host: host.to_owned(), port: port.unwrap_or(3478) })
+    }
+}
+
+/// Splits `host`, `host:port` or `[v6]:port`.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            (host, rest.strip_prefix(':').or((!rest.is_empty()).then_some("")))
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = port.map(str::parse).transpose().ok()?;
+    (!host.is_empty() && port != Some(0)).then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_read_and_wrong_ones_say_why() {
+        let read = |uri| Endpoint::from_uri(uri, "turn").map(|e| (e.host, e.port));
+        assert_eq!(read("turn:198.18.0.20"), Ok(("198.18.0.20".into(), 3478)));
+        assert_eq!(read("turn:a.test:99?transport=udp"), Ok(("a.test".into(), 99)));
+        assert_eq!(read("turn:[fd00::1]:99"), Ok(("fd00::1".into(), 99)));
+        for uri in ["turns:a.test", "turn:a.test?transport=tcp"] {
+            assert!(matches!(read(uri), Err(UriError::Transport(_))), "{uri}");
+        }
+        for uri in
+            ["stun:a.test", "a.test", "turn:", "turn:a:b", "turn:[::1", "turn:[::1]x", "turn:a:0"]
+        {
+            assert!(matches!(read(uri), Err(UriError::Form(..))), "{uri}");
+        }
+    }
+}
