@@ -1,0 +1,367 @@
+//! Our clients against a real coturn, which each test starts in a network namespace of its own.
+//!
+//! A test runs itself again under `unshare --net`, so that it needs no free port, disturbs nobody
+//! and may give the loopback interface the addresses that it likes.
+
+// Helpers fail as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ipop_stun::behaviour::{Behaviour, Discovery, DiscoveryConfig, DiscoveryOutput, Report};
+use ipop_stun::{
+    BindingClient, BindingConfig, BindingOutput, Credential, Family, Input, RelayError, TurnConfig,
+    TurnError, TurnOutput,
+};
+
+#[path = "../examples/driver/mod.rs"]
+mod driver;
+
+use driver::Driver;
+
+const TURNSERVER: &str = "/usr/bin/turnserver";
+/// Set for the run inside the namespace.
+const INSIDE: &str = "IPOP_STUN_TEST_NAMESPACE";
+const SERVER: &str = "127.0.0.1:3478";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// True inside the namespace. Outside it runs `test` there, fails if it fails, and says false.
+fn in_namespace(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    for (file, package) in [(TURNSERVER, "coturn"), ("/usr/bin/unshare", "util-linux")] {
+        assert!(Path::new(file).exists(), "{file} is missing: apt-get install {package}");
+    }
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespace: {status}");
+    false
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    let status = status.expect("`ip` is missing: apt-get install iproute2");
+    assert!(status.success(), "ip {arguments}: {status}");
+}
+
+/// A running coturn, ended when dropped.
+struct Coturn(Child);
+
+impl Coturn {
+    /// Starts coturn with user `u`, password `p`, and more options; answers when it answers.
+    fn start(options: &[&str]) -> Self {
+        Self::start_at(SERVER, options)
+    }
+
+    fn start_at(server: &str, options: &[&str]) -> Self {
+        ip("link set lo up");
+        let server: SocketAddr = server.parse().unwrap();
+        let folder = std::env::temp_dir().join(format!("ipop-coturn-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let child = Command::new(TURNSERVER)
+            .args(["-n", "--listening-ip"])
+            .arg(server.ip().to_string())
+            .args(["--lt-cred-mech", "--user", "u:p", "--realm", "lab.test"])
+            .args(["--no-cli", "--no-tls", "--no-dtls", "--log-file", "stdout", "--pidfile"])
+            .arg(folder.join("pid"))
+            .arg("--userdb")
+            .arg(folder.join("db"))
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let coturn = Self(child);
+        assert!(mapped(server).is_some(), "coturn gives no answer");
+        coturn
+    }
+}
+
+impl Drop for Coturn {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let folder = std::env::temp_dir().join(format!("ipop-coturn-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+fn socket(server: SocketAddr) -> UdpSocket {
+    UdpSocket::bind(SocketAddr::new(server.ip(), 0)).unwrap()
+}
+
+/// Our address as the server sees it, from a socket of its own.
+fn mapped(server: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+    let socket = socket(server);
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let mut client = BindingClient::new(BindingConfig::new(server), [1; 32], Instant::now());
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        while let Some(output) = client.poll_output() {
+            match output {
+                // Refused as long as coturn does not listen yet.
+                BindingOutput::Transmit { to, data } => drop(socket.send_to(&data, to)),
+                BindingOutput::Mapped { address, .. } => {
+                    return Some((address, socket.local_addr().unwrap()));
+                }
+                BindingOutput::Failed(error) => panic!("{error}"),
+            }
+        }
+        let mut buffer = [0; 2048];
+        if let Ok((length, remote)) = socket.recv_from(&mut buffer) {
+            client.handle_input(Instant::now(), Input { remote, data: &buffer[..length] }).unwrap();
+        }
+        client.handle_timeout(Instant::now());
+    }
+    None
+}
+
+fn config(server: &str, password: &str) -> TurnConfig {
+    TurnConfig::new(server.parse().unwrap(), Credential::new("u", password).unwrap())
+}
+
+fn driver_at(server: &str, password: &str) -> Driver {
+    let config = config(server, password);
+    Driver::new(socket(config.server), config, [2; 32])
+}
+
+fn driver(password: &str) -> Driver {
+    driver_at(SERVER, password)
+}
+
+/// Waits for the next event.
+fn event(driver: &mut Driver) -> TurnOutput {
+    driver.run(PATIENCE, |driver| !driver.events.is_empty()).unwrap();
+    assert!(!driver.events.is_empty(), "nothing happens");
+    driver.events.remove(0)
+}
+
+fn allocate(driver: &mut Driver) -> SocketAddr {
+    match event(driver) {
+        TurnOutput::Allocated { relayed, .. } => relayed,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sends to `peer` through the server and back, and checks both; says whether the way back was a
+/// channel.
+fn exchange(driver: &mut Driver, peer: &UdpSocket, relayed: SocketAddr, text: &str) -> bool {
+    let address = peer.local_addr().unwrap();
+    peer.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let mut echoed = false;
+    driver.client.relay(Instant::now(), address, text.as_bytes()).unwrap();
+    let done = driver.run(PATIENCE, |driver| {
+        let mut buffer = [0; 2048];
+        if let Ok((length, from)) = peer.recv_from(&mut buffer) {
+            assert_eq!(from, relayed);
+            assert_eq!(&buffer[..length], text.as_bytes());
+            peer.send_to(&buffer[..length], from).unwrap();
+            echoed = true;
+        }
+        !driver.received.is_empty()
+    });
+    assert!(done.unwrap(), "no answer came through; the peer was reached: {echoed}");
+    let data = driver.received.remove(0);
+    assert_eq!((data.peer, data.payload.as_slice()), (address, text.as_bytes()));
+    data.in_channel
+}
+
+fn discover(config: DiscoveryConfig, socket: &UdpSocket) -> Report {
+    let mut discovery = Discovery::new(config, [3; 32], Instant::now());
+    socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    loop {
+        while let Some(output) = discovery.poll_output() {
+            match output {
+                DiscoveryOutput::Transmit { to, data } => drop(socket.send_to(&data, to)),
+                DiscoveryOutput::Done(report) => return report,
+                _ => {}
+            }
+        }
+        let mut buffer = [0; 2048];
+        if let Ok((length, remote)) = socket.recv_from(&mut buffer) {
+            let input = Input { remote, data: &buffer[..length] };
+            let _ = discovery.handle_input(Instant::now(), input);
+        }
+        discovery.handle_timeout(Instant::now());
+    }
+}
+
+#[test]
+fn data_goes_both_ways_in_indications_and_in_a_channel() {
+    if !in_namespace("data_goes_both_ways_in_indications_and_in_a_channel") {
+        return;
+    }
+    let _coturn = Coturn::start(&["--allow-loopback-peers"]);
+    let mut driver = driver("p");
+    let relayed = allocate(&mut driver);
+    let peer = socket(SERVER.parse().unwrap());
+    let address = peer.local_addr().unwrap();
+    assert!(!exchange(&mut driver, &peer, relayed, "in an indication"));
+    driver.client.bind(Instant::now(), address).unwrap();
+    let channel = match event(&mut driver) {
+        TurnOutput::ChannelBound { peer, channel } if peer == address => channel,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(driver.client.channel(address), Some(channel));
+    for n in 0..100 {
+        assert!(exchange(&mut driver, &peer, relayed, &format!("in a channel {n}")));
+    }
+    driver.client.close(Instant::now());
+    assert_eq!(event(&mut driver), TurnOutput::Closed);
+}
+
+#[test]
+fn the_server_sees_us_where_we_are() {
+    if !in_namespace("the_server_sees_us_where_we_are") {
+        return;
+    }
+    let _coturn = Coturn::start(&[]);
+    let (seen, local) = mapped(SERVER.parse().unwrap()).unwrap();
+    assert_eq!(seen, local);
+}
+
+#[test]
+fn a_wrong_password_is_refused() {
+    if !in_namespace("a_wrong_password_is_refused") {
+        return;
+    }
+    let _coturn = Coturn::start(&[]);
+    let failed = TurnOutput::Failed { error: TurnError::WrongCredential, retry_at: None };
+    assert_eq!(event(&mut driver("wrong")), failed);
+}
+
+#[test]
+fn a_used_up_quota_is_told() {
+    if !in_namespace("a_used_up_quota_is_told") {
+        return;
+    }
+    let _coturn = Coturn::start(&["--user-quota", "1"]);
+    let mut first = driver("p");
+    allocate(&mut first);
+    let failed = event(&mut driver("p"));
+    let quota = matches!(failed, TurnOutput::Failed { error: TurnError::Quota, retry_at: Some(_) });
+    assert!(quota, "{failed:?}");
+}
+
+#[test]
+fn a_stale_nonce_is_replaced() {
+    if !in_namespace("a_stale_nonce_is_replaced") {
+        return;
+    }
+    let _coturn = Coturn::start(&["--allow-loopback-peers", "--stale-nonce=1"]);
+    let mut driver = driver("p");
+    let relayed = allocate(&mut driver);
+    let peer = socket(SERVER.parse().unwrap());
+    for _ in 0..3 {
+        driver.run(Duration::from_millis(1500), |_| false).unwrap();
+        driver.client.probe(Instant::now());
+        driver.run(Duration::from_millis(200), |_| false).unwrap();
+        exchange(&mut driver, &peer, relayed, "with a new nonce");
+    }
+    assert_eq!(driver.client.relayed(), Some(relayed));
+    assert!(driver.events.is_empty(), "{:?}", driver.events);
+}
+
+#[test]
+fn a_forbidden_peer_is_told() {
+    if !in_namespace("a_forbidden_peer_is_told") {
+        return;
+    }
+    let _coturn = Coturn::start(&[]);
+    let mut driver = driver("p");
+    allocate(&mut driver);
+    let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    driver.client.relay(Instant::now(), peer, b"x").unwrap();
+    let refused = event(&mut driver);
+    let forbidden = matches!(
+        refused,
+        TurnOutput::Refused { peer: at, error: TurnError::Forbidden(_) } if at == peer.ip()
+    );
+    assert!(forbidden, "{refused:?}");
+    let again = driver.client.relay(Instant::now(), peer, b"x");
+    assert_eq!(again, Err(RelayError::Refused));
+}
+
+#[test]
+fn a_restarted_client_gets_an_allocation_on_its_old_port() {
+    if !in_namespace("a_restarted_client_gets_an_allocation_on_its_old_port") {
+        return;
+    }
+    let _coturn = Coturn::start(&["--allow-loopback-peers"]);
+    let mut driver = driver("p");
+    allocate(&mut driver);
+    let mut next = Driver::new(driver.socket, config(SERVER, "p"), [7; 32]);
+    let relayed = allocate(&mut next);
+    exchange(&mut next, &socket(SERVER.parse().unwrap()), relayed, "from the new one");
+}
+
+#[test]
+fn a_restarted_server_gives_a_new_allocation_with_all_that_was_in_the_old() {
+    if !in_namespace("a_restarted_server_gives_a_new_allocation_with_all_that_was_in_the_old") {
+        return;
+    }
+    let coturn = Coturn::start(&["--allow-loopback-peers"]);
+    let mut driver = driver("p");
+    allocate(&mut driver);
+    let peer = socket(SERVER.parse().unwrap());
+    driver.client.bind(Instant::now(), peer.local_addr().unwrap()).unwrap();
+    assert!(matches!(event(&mut driver), TurnOutput::ChannelBound { .. }));
+    drop(coturn);
+    let _coturn = Coturn::start(&["--allow-loopback-peers"]);
+    driver.client.probe(Instant::now());
+    assert!(matches!(event(&mut driver), TurnOutput::ChannelLost { .. }));
+    assert_eq!(event(&mut driver), TurnOutput::Lost(TurnError::Mismatch));
+    let relayed = allocate(&mut driver);
+    assert!(matches!(event(&mut driver), TurnOutput::ChannelBound { .. }));
+    assert!(exchange(&mut driver, &peer, relayed, "as before"));
+}
+
+#[test]
+fn ipv6_is_relayed_over_ipv6() {
+    if !in_namespace("ipv6_is_relayed_over_ipv6") {
+        return;
+    }
+    let server = "[::1]:3478";
+    let _coturn = Coturn::start_at(server, &["--allow-loopback-peers", "--relay-ip", "::1"]);
+    let mut config = config(server, "p");
+    config.family = Some(Family::V6);
+    let mut driver = Driver::new(socket(config.server), config, [2; 32]);
+    let relayed = allocate(&mut driver);
+    assert!(relayed.is_ipv6());
+    exchange(&mut driver, &socket(server.parse().unwrap()), relayed, "over IPv6");
+    let v4 = driver.client.relay(Instant::now(), "127.0.0.1:9".parse().unwrap(), b"x");
+    assert_eq!(v4, Err(RelayError::WrongFamily));
+}
+
+#[test]
+fn behaviour_is_discovered_without_a_nat() {
+    if !in_namespace("behaviour_is_discovered_without_a_nat") {
+        return;
+    }
+    ip("link set lo up");
+    ip("address add 198.18.0.20/32 dev lo");
+    ip("address add 198.18.0.21/32 dev lo");
+    ip("address add 198.18.0.2/32 dev lo");
+    let options = ["--listening-ip", "198.18.0.21"];
+    let _coturn = Coturn::start_at("198.18.0.20:3478", &options);
+    let socket = UdpSocket::bind("198.18.0.2:0").unwrap();
+    let mut config = DiscoveryConfig::new("198.18.0.20:3478".parse().unwrap());
+    let local = socket.local_addr().unwrap();
+    let report = discover(config.clone(), &socket);
+    assert_eq!(report.mapped, Some(local));
+    assert_eq!(report.translated, None);
+    assert_eq!(report.mapping, Behaviour::EndpointIndependent);
+    assert_eq!(report.filtering, Behaviour::EndpointIndependent);
+    config.local = Some(local);
+    assert_eq!(discover(config, &socket).translated, Some(false));
+}
