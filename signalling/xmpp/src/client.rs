@@ -23,6 +23,8 @@ const HAPPENINGS_MAX: usize = 1024;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// A stay in the room of this length is a good one, after which the next pause is short again.
+const STABLE: Duration = Duration::from_secs(10);
 /// For the server to say goodbye too.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -115,6 +117,8 @@ struct Task<'a> {
     actions: mpsc::Receiver<Action>,
     happenings: &'a mpsc::Sender<Happening>,
     backoff: Backoff,
+    /// Since when we are in the room, on this stream.
+    settled: Option<Instant>,
 }
 
 async fn run(
@@ -140,7 +144,10 @@ async fn run(
     conversation.handle_input(Instant::now(), Input::Action(Action::Announce(announcement)));
     let backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST, seed);
     let account = Account { resource, ..account };
-    Task { config: &config, account, conversation, actions, happenings, backoff }.run().await
+    let settled = None;
+    Task { config: &config, account, conversation, actions, happenings, backoff, settled }
+        .run()
+        .await
 }
 
 impl Task<'_> {
@@ -154,6 +161,9 @@ impl Task<'_> {
             tracing::info!(%reason, "signalling is away");
             self.input(Input::Disconnected { reason });
             self.tell(None).await?;
+            if self.settled.take().is_some_and(|since| since.elapsed() >= STABLE) {
+                self.backoff.reset();
+            }
             let pause = self.backoff.pause();
             self.meanwhile(sleep(pause)).await?;
         }
@@ -234,7 +244,7 @@ impl Task<'_> {
                 Output::Happen(happening) => {
                     self.happenings.send(happening).await.map_err(|_| End::Stopped)?;
                 }
-                Output::Settled => self.backoff.reset(),
+                Output::Settled => self.settled = Some(Instant::now()),
                 Output::Dead => end = Some(Failure::retry("the server has fallen silent")),
                 Output::Fatal { cause, text } => end = Some(Failure::Fatal { cause, text }),
             }

@@ -18,8 +18,9 @@ pub(crate) fn of(element: &Element) -> Option<Failure> {
     Some(match condition {
         "conflict" => Failure::fatal(
             FatalCause::Conflict,
-            "somebody else logged in as this very node: it runs twice, or two nodes share one \
-             key. Stop one of them, or give it a key of its own",
+            "the server gave this node's place to another login: the node runs twice, two nodes \
+             share one key, or the account has more logins than the server allows. Stop one of \
+             them, give it a key of its own, or give it another account",
         ),
         "host-unknown" => Failure::fatal(
             FatalCause::HostUnknown,

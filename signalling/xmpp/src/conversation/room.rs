@@ -29,6 +29,8 @@ pub(crate) const RETURN_GRACE: Duration = Duration::from_secs(75);
 const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two questions whether we are still in the room (XEP-0410).
 pub(crate) const SELF_PING_PERIOD: Duration = Duration::from_secs(90);
+/// A stay of this length is a good one.
+const STABLE: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(150);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 const NICKS_MAX: u32 = 20;
@@ -43,7 +45,7 @@ enum Phase {
     /// Asked to be let in as this occupant.
     Entering { address: PeerAddress, deadline: Instant },
     /// In.
-    Inside { address: PeerAddress, self_ping: Instant },
+    Inside { address: PeerAddress, since: Instant, self_ping: Instant },
     /// Out, to try again then.
     Waiting { until: Instant },
 }
@@ -120,6 +122,7 @@ impl Room {
     pub(crate) fn enter(&mut self, wishes: &mut Wishes<'_>) {
         self.connected = true;
         self.nicks = 0;
+        self.backoff.reset();
         self.ask_to_enter(wishes);
     }
 
@@ -170,7 +173,7 @@ impl Room {
                 self.retry_later("the room does not answer".to_owned(), wishes);
             }
             Phase::Waiting { until } if *until <= now => self.ask_to_enter(wishes),
-            Phase::Inside { address, self_ping } if *self_ping <= now => {
+            Phase::Inside { address, self_ping, .. } if *self_ping <= now => {
                 *self_ping = now + SELF_PING_PERIOD;
                 wishes.get(&address.0, ipop_jingle::stanza::emit_ping(), Purpose::SelfPing);
             }
@@ -292,9 +295,11 @@ impl Room {
                 record.presentness = Presentness::Missing(until);
             }
         }
-        let self_ping = wishes.now + SELF_PING_PERIOD;
-        self.phase = Phase::Inside { address: address.clone(), self_ping };
-        self.backoff.reset();
+        self.phase = Phase::Inside {
+            address: address.clone(),
+            since: wishes.now,
+            self_ping: wishes.now + SELF_PING_PERIOD,
+        };
         wishes.outputs.push_back(super::Output::Settled);
         self.told = Told::Online(address.clone());
         wishes.happen(Happening::Online { address });
@@ -413,6 +418,10 @@ impl Room {
     /// A room that somebody else is just making is locked for a moment, so the first pause is short
     /// and not worth a word.
     fn retry_later(&mut self, reason: String, wishes: &mut Wishes<'_>) {
+        // Whoever is thrown out again and again waits longer each time.
+        if matches!(self.phase, Phase::Inside { since, .. } if wishes.now >= since + STABLE) {
+            self.backoff.reset();
+        }
         self.phase = Phase::Waiting { until: wishes.now + self.backoff.pause() };
         if self.told != Told::Nothing || self.backoff.attempts() > 3 {
             self.tell_offline(reason, wishes);

@@ -357,6 +357,22 @@ fn who_is_kicked_comes_back() {
 }
 
 #[test]
+fn who_is_kicked_again_and_again_comes_back_ever_later() {
+    let mut table = Table::inside(&[]);
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        table.own_presence(" type='unavailable'", "<status code='110'/><status code='307'/>");
+        let (at, _) = table.conversation.poll_timeout().unwrap();
+        let until = table.conversation.room.deadline().unwrap();
+        assert!(at <= until);
+        pauses.push(until - table.now);
+        table.wait(until - table.now);
+        table.own_presence("", "<status code='110'/>");
+    }
+    assert!(pauses[0] < Duration::from_millis(200) && pauses[11] > Duration::from_secs(40));
+}
+
+#[test]
 fn a_room_that_forgot_us_is_entered_again() {
     let mut table = Table::inside(&[]);
     let mut awake = Duration::ZERO;

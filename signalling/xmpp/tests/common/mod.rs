@@ -1,12 +1,14 @@
 //! Real servers from Debian's packages, each in a network of its own, and clients to talk to them.
 #![allow(dead_code, reason = "each test binary uses its share")]
 
+pub mod dns;
 pub mod ejabberd;
 pub mod network;
 pub mod peer;
 pub mod prosody;
 pub mod scenarios;
 pub mod scratch;
+pub mod slow;
 
 use ipop_xmpp::{Config, Trust};
 use scratch::Scratch;

@@ -30,12 +30,3 @@ pub fn private(test: &str, body: impl Future<Output = ()>) {
         .expect("this test needs unshare and ip");
     assert!(status.success(), "{test} failed inside its network");
 }
-
-/// Every packet takes this long, each way.
-pub fn delay_ms(ms: u32) {
-    let status = Command::new("tc")
-        .args(["qdisc", "add", "dev", "lo", "root", "netem", "limit", "10000", "delay"])
-        .arg(format!("{ms}ms"))
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "this test needs tc with netem");
-}

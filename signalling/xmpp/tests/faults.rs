@@ -1,0 +1,139 @@
+//! Servers that are none, and ways between that are bad.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::dns::DnsServer;
+use common::peer::{Peer, announcement};
+use common::prosody::Prosody;
+use common::{Server, network, slow};
+use ipop_signal::FatalCause;
+use ipop_xmpp::{Client, Config};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' version='1.0' \
+                      from='a.test' id='1' xmlns:stream='http://etherx.jabber.org/streams'>";
+
+/// Somebody who says always the same, whatever is asked.
+fn parrot(text: &str) -> Config {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new("a@a.test", "secret", "r@conference.a.test");
+    config.server = Some(listener.local_addr().unwrap().to_string().parse().unwrap());
+    let text = text.to_owned();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 1000]);
+            let _ = stream.write_all(text.as_bytes());
+            std::thread::spawn(move || while stream.read(&mut [0; 100]).is_ok_and(|n| n > 0) {});
+        }
+    });
+    config
+}
+
+#[tokio::test]
+async fn a_server_without_encryption_gets_nothing() {
+    let features = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>\
+                    <mechanism>PLAIN</mechanism></mechanisms></stream:features>";
+    let mut config = parrot(&format!("{HEADER}{features}"));
+    config.allow_plain = true;
+    let (cause, text) = Peer::start(config, announcement("alpha", 1)).fatal().await;
+    assert_eq!(cause, FatalCause::Certificate, "{text}");
+}
+
+#[tokio::test]
+async fn data_slipped_in_before_encryption_are_refused() {
+    let text = format!(
+        "{HEADER}<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>\
+         </stream:features><proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>{HEADER}"
+    );
+    let reason = Peer::start(parrot(&text), announcement("alpha", 1)).offline().await;
+    assert!(reason.contains("before encryption"), "{reason}");
+}
+
+#[tokio::test]
+async fn something_else_on_the_port_is_tried_again() {
+    let mut peer = Peer::start(parrot("HTTP/1.1 400 Bad Request\r\n\r\n"), announcement("a", 1));
+    peer.offline().await;
+    let mut peer = Peer::start(parrot(&format!("{HEADER}{HEADER}")), announcement("a", 1));
+    peer.offline().await;
+}
+
+#[tokio::test]
+async fn nobody_on_the_port_is_said() {
+    let mut config = Config::new("a@a.test", "secret", "r@conference.a.test");
+    config.server = Some("127.0.0.1:1".parse().unwrap());
+    let reason = Peer::start(config, announcement("alpha", 1)).offline().await;
+    assert!(reason.contains("127.0.0.1:1"), "{reason}");
+}
+
+/// Nothing is announced, so nothing is done; dropping either end is enough.
+#[tokio::test]
+async fn a_client_ends_with_its_controller() {
+    let config = || Config::new("a@a.test", "secret", "r@conference.a.test");
+    let (actions, mut happenings) = Client::start(config());
+    drop(actions);
+    assert_eq!(happenings.recv().await, None);
+    let (actions, happenings) = Client::start(config());
+    drop(happenings);
+    let ended = async {
+        while actions.send(ipop_signal::Action::Announce(announcement("a", 1))).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+}
+
+#[test]
+fn the_server_is_found_by_dns() {
+    network::private("the_server_is_found_by_dns", async {
+        let server = Prosody::new();
+        let dns = DnsServer::start(server.scratch());
+        let mut config = server.config("alice");
+        config.server = None;
+        for (records, expected) in [
+            // Direct TLS is preferred by its priority, the second target does not listen.
+            ("xmpps 5 5223, xmpp 10 5222", true),
+            ("xmpp 1 5299, xmpp 2 5222", true),
+            ("", true),
+            ("xmpp 0 none", false),
+        ] {
+            dns.serve(records);
+            let mut peer = Peer::start(config.clone(), announcement("alpha", 1));
+            if expected {
+                peer.online().await;
+            } else {
+                let reason = peer.offline().await;
+                assert!(reason.contains("no XMPP server"), "{reason}");
+            }
+            peer.stop().await;
+        }
+    });
+}
+
+/// With 15 ms each way, so 30 ms for a round trip, a client is in its room after six (TLS from the
+/// start) or seven (STARTTLS) of them, the one for TCP not counted: the delay is in front of the
+/// server and not under it.
+#[test]
+fn round_trips_are_few() {
+    network::private("round_trips_are_few", async {
+        let server = Prosody::new();
+        let delay = Duration::from_millis(15);
+        for (port, scheme, trips_max) in [(5222, "", 7), (5223, "tls://", 6)] {
+            let near = slow::proxy(port, delay).await;
+            let mut config = server.config("alice");
+            config.server = Some(format!("{scheme}127.0.0.1:{near}").parse().unwrap());
+            let began = Instant::now();
+            let mut peer = Peer::start(config, announcement("alpha", 1));
+            peer.online().await;
+            let took = began.elapsed();
+            println!("{scheme}: in the room after {took:?}");
+            // What is not waiting is work: hashing, TLS, a busy machine.
+            let work = Duration::from_millis(400);
+            assert!(took < trips_max * 2 * delay + work, "{scheme}: {took:?}");
+            peer.stop().await;
+        }
+    });
+}
