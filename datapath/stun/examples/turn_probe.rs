@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let there = send_to_peer(&mut driver, &peer_socket, server, channel)?;
     println!("client to peer through the channel: {there} of {COUNT}");
-    let back = send_from_peer(&mut driver, &peer_socket, relayed)?;
+    let back = send_from_peer(&mut driver, &peer_socket, relayed, peer)?;
     println!("peer to client through the channel: {back} of {COUNT}");
 
     driver.client.close(Instant::now());
@@ -92,12 +92,17 @@ fn send_from_peer(
     driver: &mut Driver,
     peer_socket: &UdpSocket,
     relayed: SocketAddr,
+    peer: SocketAddr,
 ) -> Result<usize, Box<dyn Error>> {
     for n in 0..COUNT {
         peer_socket.send_to(format!("back {n}").as_bytes(), relayed)?;
     }
     driver.run(PATIENCE, |driver| driver.received.len() >= COUNT)?;
-    Ok(driver.received.iter().filter(|data| data.in_channel).count())
+    let right = driver
+        .received
+        .iter()
+        .filter(|data| data.in_channel && data.peer == peer && data.payload.starts_with(b"back "));
+    Ok(right.count())
 }
 
 /// Where the server sees `socket`.

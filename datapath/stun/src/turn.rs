@@ -217,6 +217,9 @@ pub struct TurnClient {
 
 impl TurnClient {
     /// Starts allocating at `now`. `seed`: 32 secret random bytes.
+    ///
+    /// A server knows one allocation per five-tuple: a second client for the same server on the
+    /// same socket would end the allocation of the first.
     pub fn new(config: TurnConfig, seed: [u8; 32], now: Instant) -> Self {
         let auth = LongTerm::new(config.credential.clone());
         let mut client = Self {

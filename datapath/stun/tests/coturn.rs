@@ -7,7 +7,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,15 @@ use driver::Driver;
 const TURNSERVER: &str = "/usr/bin/turnserver";
 /// Set for the run inside the namespace.
 const INSIDE: &str = "IPOP_STUN_TEST_NAMESPACE";
+/// Set to the router's kind for the run behind a NAT.
+const BEHIND: &str = "IPOP_STUN_TEST_BEHIND";
 const SERVER: &str = "127.0.0.1:3478";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// True inside the namespace. Outside it runs `test` there, fails if it fails, and says false.
+///
+/// The namespace of processes makes sure that nothing outlives the test, that of mounts that
+/// `ip netns` leaves no names behind.
 fn in_namespace(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -36,21 +42,33 @@ fn in_namespace(test: &str) -> bool {
     for (file, package) in [(TURNSERVER, "coturn"), ("/usr/bin/unshare", "util-linux")] {
         assert!(Path::new(file).exists(), "{file} is missing: apt-get install {package}");
     }
+    let as_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let user: &[&str] = if as_root { &[] } else { &["--user", "--map-root-user"] };
     let status = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--"])
+        .args(user)
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--"])
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
-        .env(INSIDE, "1")
+        .env(INSIDE, format!("{}-{test}", std::process::id()))
         .status()
         .unwrap();
     assert!(status.success(), "{test} failed in its namespace: {status}");
     false
 }
 
+fn run(program: &str, package: &str, arguments: &str) {
+    let status = Command::new(program).args(arguments.split(' ')).status();
+    let status = status.unwrap_or_else(|error| panic!("{program}: {error}; see package {package}"));
+    assert!(status.success(), "{program} {arguments}: {status}");
+}
+
 fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    let status = status.expect("`ip` is missing: apt-get install iproute2");
-    assert!(status.success(), "ip {arguments}: {status}");
+    run("ip", "iproute2", arguments);
+}
+
+/// Where coturn keeps its files; no other test has the same.
+fn folder() -> PathBuf {
+    std::env::temp_dir().join(format!("ipop-coturn-{}", std::env::var(INSIDE).unwrap()))
 }
 
 /// A running coturn, ended when dropped.
@@ -65,7 +83,7 @@ impl Coturn {
     fn start_at(server: &str, options: &[&str]) -> Self {
         ip("link set lo up");
         let server: SocketAddr = server.parse().unwrap();
-        let folder = std::env::temp_dir().join(format!("ipop-coturn-{}", std::process::id()));
+        let folder = folder();
         std::fs::create_dir_all(&folder).unwrap();
         let child = Command::new(TURNSERVER)
             .args(["-n", "--listening-ip"])
@@ -91,8 +109,7 @@ impl Drop for Coturn {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-        let folder = std::env::temp_dir().join(format!("ipop-coturn-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(folder);
+        let _ = std::fs::remove_dir_all(folder());
     }
 }
 
@@ -364,4 +381,92 @@ fn behaviour_is_discovered_without_a_nat() {
     assert_eq!(report.filtering, Behaviour::EndpointIndependent);
     config.local = Some(local);
     assert_eq!(discover(config, &socket).translated, Some(false));
+}
+
+/// A router's kind, its rule for what goes out, whether it rejects what comes in unasked (else it
+/// is silent), and how it maps. Each filters by address and port.
+type Nat = (&'static str, &'static str, bool, Behaviour);
+
+const NATS: [Nat; 3] = [
+    ("one mapping", "masquerade", false, Behaviour::EndpointIndependent),
+    // Its connection tracking remembers what it rejected, and maps later packets to that remote
+    // to another port.
+    ("rejecting", "masquerade", true, Behaviour::EndpointIndependent),
+    ("symmetric", "masquerade fully-random", false, Behaviour::AddressAndPortDependent),
+];
+
+/// Builds a client's network behind a router in namespaces of their own; this one is the internet.
+fn build_nat() {
+    run("mount", "mount", "-t tmpfs none /run");
+    for command in [
+        "netns add router",
+        "netns add client",
+        "link add internet type veth peer name wan netns router",
+        "address add 198.18.0.20/24 dev internet",
+        "address add 198.18.0.21/24 dev internet",
+        "link set internet up",
+        "-n router address add 198.18.0.30/24 dev wan",
+        "-n router link set wan up",
+        "-n router link add lan type veth peer name eth0 netns client",
+        "-n router address add 10.0.0.1/24 dev lan",
+        "-n router link set lan up",
+        "-n client address add 10.0.0.2/24 dev eth0",
+        "-n client link set eth0 up",
+        "-n client route add default via 10.0.0.1",
+    ] {
+        ip(command);
+    }
+    run("ip", "iproute2", "netns exec router sysctl -qw net.ipv4.ip_forward=1");
+    let nft = "netns exec router nft";
+    run("ip", "nftables", &format!("{nft} add table ip nat"));
+    let hook = "{ type nat hook postrouting priority 100 ; }";
+    run("ip", "nftables", &format!("{nft} add chain ip nat out {hook}"));
+    run("ip", "nftables", &format!("{nft} add table ip filter"));
+    let hook = "{ type filter hook input priority 0 ; policy drop ; }";
+    run("ip", "nftables", &format!("{nft} add chain ip filter in {hook}"));
+}
+
+#[test]
+fn behaviour_is_discovered_behind_real_nats() {
+    if let Ok(nat) = std::env::var(BEHIND) {
+        return behind(&nat);
+    }
+    if !in_namespace("behaviour_is_discovered_behind_real_nats") {
+        return;
+    }
+    build_nat();
+    let _coturn = Coturn::start_at("198.18.0.20:3478", &["--listening-ip", "198.18.0.21"]);
+    for (nat, rule, rejects, _) in NATS {
+        run("ip", "nftables", "netns exec router nft flush chain ip nat out");
+        run("ip", "nftables", "netns exec router nft flush chain ip filter in");
+        let rule = format!("netns exec router nft add rule ip nat out oifname wan {rule}");
+        run("ip", "nftables", &rule);
+        if rejects {
+            run("ip", "nftables", "netns exec router nft add rule ip filter in reject");
+        }
+        let status = Command::new("ip")
+            .args(["netns", "exec", "client"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["behaviour_is_discovered_behind_real_nats", "--exact", "--nocapture"])
+            .env(BEHIND, nat)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{nat}: {status}");
+    }
+}
+
+/// The client's side of the test.
+fn behind(nat: &str) {
+    let (.., mapping) = NATS.into_iter().find(|(name, ..)| *name == nat).unwrap();
+    let socket = UdpSocket::bind("10.0.0.2:0").unwrap();
+    let mut config = DiscoveryConfig::new("198.18.0.20:3478".parse().unwrap());
+    config.local = Some(socket.local_addr().unwrap());
+    let started = Instant::now();
+    let report = discover(config, &socket);
+    println!("{nat}: {report:?} after {:?}", started.elapsed());
+    assert_eq!(report.translated, Some(true));
+    assert_eq!(report.mapped.unwrap().ip().to_string(), "198.18.0.30");
+    assert_eq!(report.mapping, mapping);
+    assert_eq!(report.filtering, Behaviour::AddressAndPortDependent);
+    assert!(started.elapsed() < Duration::from_secs(4));
 }
