@@ -1,0 +1,124 @@
+//! Control frames: what link agents tell each other under the session's keys.
+//!
+//! They travel as the plaintext of datagrams of kind control, sealed by the worker that owns the
+//! lane, so an authentic one proves that the peer's keys work.
+//!
+//! ```text
+//! +---------------+------------------------------------------------
+//! |     type      |  body
+//! +---------------+------------------------------------------------
+//!   1 ping           nonce u64: to be answered
+//!   2 pong           nonce u64 of the ping
+//!   3 bye            reason, UTF-8, at most 200 bytes: the link is closed
+//!   4 rehandshake    nothing: the server asks the client for new keys
+//! ```
+//! Big endian. What follows the body is ignored, and so are other types: room for later versions.
+
+/// Longest reason in a bye, in bytes.
+pub const REASON_LEN_MAX: usize = 200;
+
+const PING: u8 = 1;
+const PONG: u8 = 2;
+const BYE: u8 = 3;
+const REHANDSHAKE: u8 = 4;
+
+/// A message from link agent to link agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// To be answered with a pong of the same nonce.
+    Ping(u64),
+    /// The answer.
+    Pong(u64),
+    /// The sender closed the link, for this reason.
+    Bye(String),
+    /// The server wants new keys; only a client starts a handshake.
+    Rehandshake,
+}
+
+impl Control {
+    /// The bytes on the wire.
+    #[must_use]
+    pub fn emit(&self) -> Vec<u8> {
+        let with_nonce = |kind: u8, nonce: &u64| [&[kind][..], &nonce.to_be_bytes()].concat();
+        match self {
+            Control::Ping(nonce) => with_nonce(PING, nonce),
+            Control::Pong(nonce) => with_nonce(PONG, nonce),
+            Control::Bye(reason) => [&[BYE], cut(reason).as_bytes()].concat(),
+            Control::Rehandshake => vec![REHANDSHAKE],
+        }
+    }
+
+    /// Reads a frame; `None` for unknown types and malformed bodies, which are to be ignored.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Control> {
+        let (&kind, body) = bytes.split_first()?;
+        let nonce = || body.first_chunk().map(|nonce| u64::from_be_bytes(*nonce));
+        match kind {
+            PING => nonce().map(Control::Ping),
+            PONG => nonce().map(Control::Pong),
+            BYE => Some(Control::Bye(readable(body))),
+            REHANDSHAKE => Some(Control::Rehandshake),
+            _ => None,
+        }
+    }
+}
+
+fn cut(reason: &str) -> &str {
+    let mut end = reason.len().min(REASON_LEN_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}
+
+/// A peer's words end up on a terminal: no control characters, bounded, always text.
+fn readable(body: &[u8]) -> String {
+    let body = &body[..body.len().min(REASON_LEN_MAX)];
+    let text = String::from_utf8_lossy(body);
+    let shown: String = text.chars().filter(|c| !c.is_control()).collect();
+    cut(&shown).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn controls() -> impl Strategy<Value = Control> {
+        prop_oneof![
+            any::<u64>().prop_map(Control::Ping),
+            any::<u64>().prop_map(Control::Pong),
+            "[^\\p{Cc}]{0,50}".prop_map(Control::Bye),
+            Just(Control::Rehandshake),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_emitted_parses_to_itself(control in controls()) {
+            prop_assert_eq!(Control::parse(&control.emit()), Some(control));
+        }
+
+        #[test]
+        fn no_bytes_panic_and_reasons_stay_short(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            if let Some(Control::Bye(reason)) = Control::parse(&bytes) {
+                prop_assert!(reason.len() <= REASON_LEN_MAX);
+                prop_assert!(!reason.contains(|c: char| c.is_control()));
+            }
+        }
+
+        #[test]
+        fn long_reasons_are_cut_between_characters(reason in ".{0,300}") {
+            prop_assert!(Control::Bye(reason).emit().len() <= 1 + REASON_LEN_MAX);
+        }
+    }
+
+    #[test]
+    fn later_types_and_short_bodies_are_ignored() {
+        assert_eq!(Control::parse(&[]), None);
+        assert_eq!(Control::parse(&[9, 1, 2]), None);
+        assert_eq!(Control::parse(&[PING, 1, 2]), None);
+    }
+}

@@ -1,0 +1,324 @@
+//! The node's own candidates: found by asking servers, kept alive by asking again.
+//!
+//! All links share the node's sockets, so one [`Gatherer`] serves them all: per host address and
+//! STUN server a [`BindingClient`], per TURN server a [`TurnClient`]. A server that is silent
+//! delays nothing; what is found late is told late.
+//!
+//! It also is where relayed datagrams are wrapped and unwrapped.
+
+mod reflexive;
+mod relays;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use ipop_ice::{Candidate, CandidateKind, foundation, priority};
+use ipop_stun::Random;
+
+use self::reflexive::Probe;
+use self::relays::Relay;
+use crate::port::{Datagram, Refused};
+
+/// After this time gathering counts as done, whoever has not answered.
+pub const GATHERING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Host addresses, STUN servers and TURN servers in use at most; the first ones count.
+pub const HOSTS_MAX: usize = 16;
+/// See [`HOSTS_MAX`].
+pub const STUN_SERVERS_MAX: usize = 8;
+/// See [`HOSTS_MAX`].
+pub const TURN_SERVERS_MAX: usize = 4;
+
+/// A TURN server and who we are there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TurnServer {
+    /// Its UDP address.
+    pub address: SocketAddr,
+    /// User name of the long-term credential.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// Leaves the password out.
+impl std::fmt::Debug for TurnServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TurnServer")
+            .field("address", &self.address)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Gatherer`] wants done or known.
+#[derive(Debug, PartialEq, Eq)]
+pub enum GathererOutput {
+    /// Send a datagram from one of the node's sockets.
+    Transmit {
+        /// The source.
+        local: SocketAddr,
+        /// The server.
+        remote: SocketAddr,
+        /// The datagram.
+        data: Vec<u8>,
+    },
+    /// One more address of ours.
+    Candidate(Candidate),
+    /// Every server has answered, failed, or had its time.
+    Done,
+    /// A server is of no use at the moment.
+    ServerFailed {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        text: String,
+    },
+    /// A channel was bound or lost: [`Gatherer::relay_path`] has another answer.
+    ChannelChanged {
+        /// Our relayed address.
+        relayed: SocketAddr,
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+}
+
+/// What a datagram from a server held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gathered {
+    /// Nothing for anybody else.
+    Nothing,
+    /// A peer's datagram, relayed.
+    Relayed {
+        /// Our relayed address, to which the peer sent it.
+        local: SocketAddr,
+        /// The peer.
+        remote: SocketAddr,
+        /// Where in the datagram it stands.
+        range: Range<usize>,
+    },
+}
+
+/// How a worker reaches a peer through a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayPath {
+    /// The source: our socket.
+    pub local: SocketAddr,
+    /// The TURN server.
+    pub server: SocketAddr,
+    /// The channel to the peer.
+    pub channel: u16,
+}
+
+/// See the [module](self).
+pub struct Gatherer {
+    random: Random,
+    hosts: Vec<SocketAddr>,
+    stun: Vec<SocketAddr>,
+    turn: Vec<TurnServer>,
+    probes: Vec<Probe>,
+    relays: Vec<Relay>,
+    /// Relays that are being given back.
+    closing: Vec<Relay>,
+    candidates: Vec<Candidate>,
+    done: Done,
+    outputs: VecDeque<GathererOutput>,
+}
+
+/// The timer of gathering, and whether its end was told.
+enum Done {
+    /// Nobody has named an address yet.
+    Idle,
+    /// Until then servers have time.
+    Gathering {
+        until: Instant,
+    },
+    Told,
+}
+
+impl Gatherer {
+    /// Knows no address and no server. `seed`: 32 secret random bytes, used for nothing else.
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Gatherer {
+            random: Random::new(seed),
+            hosts: Vec::new(),
+            stun: Vec::new(),
+            turn: Vec::new(),
+            probes: Vec::new(),
+            relays: Vec::new(),
+            closing: Vec::new(),
+            candidates: Vec::new(),
+            done: Done::Idle,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The addresses of the node's interfaces with the port of the socket, best first, without
+    /// the overlay's own. May be called again when they change.
+    pub fn set_hosts(&mut self, now: Instant, hosts: &[SocketAddr]) {
+        let hosts: Vec<_> = hosts.iter().copied().filter(is_usable_host).take(HOSTS_MAX).collect();
+        if hosts == self.hosts {
+            return;
+        }
+        let gone = |address: &SocketAddr| !hosts.contains(address);
+        self.candidates.retain(|candidate| !gone(&candidate.base));
+        self.hosts.clone_from(&hosts);
+        for host in hosts {
+            let candidate = self.candidate(CandidateKind::Host, host, host, None, None);
+            self.announce(candidate);
+        }
+        self.restart(now);
+    }
+
+    /// The servers to use. May be called again when they change.
+    pub fn set_servers(&mut self, now: Instant, stun: &[SocketAddr], turn: &[TurnServer]) {
+        let stun: Vec<_> = stun.iter().copied().take(STUN_SERVERS_MAX).collect();
+        let turn: Vec<_> = turn.iter().take(TURN_SERVERS_MAX).cloned().collect();
+        if (&stun, &turn) == (&self.stun, &self.turn) {
+            return;
+        }
+        (self.stun, self.turn) = (stun, turn);
+        self.restart(now);
+    }
+
+    /// The addresses at which the node may be reached now.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// Whether every server has answered, failed, or had its time.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.done, Done::Told)
+    }
+
+    /// Whether a datagram from there may be for the gatherer.
+    #[must_use]
+    pub fn is_server(&self, remote: SocketAddr) -> bool {
+        self.probes.iter().any(|probe| probe.server() == remote)
+            || self.relays.iter().chain(&self.closing).any(|relay| relay.server() == remote)
+    }
+
+    /// Takes a datagram from a server.
+    ///
+    /// # Errors
+    /// [`Refused`]: it is not for the gatherer; perhaps it is for a link.
+    pub fn handle_input(&mut self, now: Instant, input: Datagram<'_>) -> Result<Gathered, Refused> {
+        let result = self.dispatch(now, input);
+        self.settle(now);
+        result
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.probes.iter_mut().for_each(|probe| probe.handle_timeout(now));
+        let relays = self.relays.iter_mut().chain(&mut self.closing);
+        relays.for_each(|relay| relay.handle_timeout(now));
+        self.settle(now);
+    }
+
+    /// What is to be done next; ask until `None`.
+    pub fn poll_output(&mut self) -> Option<GathererOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let done = match self.done {
+            Done::Gathering { until } => Some(until),
+            Done::Idle | Done::Told => None,
+        };
+        let probes = self.probes.iter().filter_map(Probe::poll_timeout);
+        let relays = self.relays.iter().chain(&self.closing).filter_map(Relay::poll_timeout);
+        probes.chain(relays).chain(done).min()
+    }
+
+    fn dispatch(&mut self, now: Instant, input: Datagram<'_>) -> Result<Gathered, Refused> {
+        let mut refused = Refused::Stranger;
+        for probe in &mut self.probes {
+            match probe.handle_input(now, input) {
+                Ok(()) => return Ok(Gathered::Nothing),
+                Err(error) => refused = refused.max(error),
+            }
+        }
+        for relay in self.relays.iter_mut().chain(&mut self.closing) {
+            match relay.handle_input(now, input) {
+                Ok(gathered) => return Ok(gathered),
+                Err(error) => refused = refused.max(error),
+            }
+        }
+        Err(refused)
+    }
+
+    /// Brings clients in line with addresses and servers, and starts the clock.
+    fn restart(&mut self, now: Instant) {
+        self.restart_probes(now);
+        self.restart_relays(now);
+        if !self.hosts.is_empty() {
+            self.done = Done::Gathering { until: now + GATHERING_TIME_MAX };
+        }
+        self.settle(now);
+    }
+
+    /// Takes what the clients put out.
+    fn settle(&mut self, now: Instant) {
+        self.drain_probes();
+        self.drain_relays(now);
+        if let Done::Gathering { until } = self.done {
+            let all_known = self.probes.iter().all(Probe::is_settled)
+                && self.relays.iter().all(Relay::is_settled);
+            if all_known || now >= until {
+                self.done = Done::Told;
+                self.outputs.push_back(GathererOutput::Done);
+            }
+        }
+    }
+
+    /// Tells of a candidate, unless it is known.
+    fn announce(&mut self, candidate: Candidate) {
+        let is_same =
+            |known: &Candidate| known.address == candidate.address && known.base == candidate.base;
+        if !self.candidates.iter().any(is_same) {
+            self.candidates.push(candidate.clone());
+            self.outputs.push_back(GathererOutput::Candidate(candidate));
+        }
+    }
+
+    /// `host` is where it was gathered from; the base of a relayed candidate is itself.
+    fn candidate(
+        &self,
+        kind: CandidateKind,
+        address: SocketAddr,
+        host: SocketAddr,
+        related: Option<SocketAddr>,
+        server: Option<IpAddr>,
+    ) -> Candidate {
+        let base = if kind == CandidateKind::Relayed { address } else { host };
+        let order = self.hosts.iter().position(|known| *known == host).unwrap_or(HOSTS_MAX);
+        // IPv6 first (RFC 8421 section 4): no NAT in between, more often than not.
+        let best = if address.is_ipv6() { u16::MAX } else { u16::MAX >> 1 };
+        Candidate {
+            component: 1,
+            kind,
+            address,
+            base,
+            related,
+            priority: priority(kind, best - order as u16, 1),
+            foundation: foundation(kind, host.ip(), server),
+        }
+    }
+}
+
+/// Addresses that mean something to others, and from which one can send.
+fn is_usable_host(address: &SocketAddr) -> bool {
+    let is_link_local = match address.ip() {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
+    };
+    let ip = address.ip();
+    address.port() != 0 && !(is_link_local || ip.is_unspecified() || ip.is_multicast())
+}

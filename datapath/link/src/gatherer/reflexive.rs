@@ -1,0 +1,128 @@
+//! Server-reflexive addresses: one STUN client per host address and server.
+
+use super::*;
+use ipop_stun::{BindingClient, BindingConfig, BindingError, BindingOutput, Dropped, Input};
+
+/// One host address asking one server.
+pub(super) struct Probe {
+    host: SocketAddr,
+    client: BindingClient,
+    /// It has an answer, or none came.
+    is_settled: bool,
+    failure: Option<BindingError>,
+}
+
+impl Probe {
+    pub fn server(&self) -> SocketAddr {
+        self.client.server()
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    pub fn handle_input(&mut self, now: Instant, input: Datagram<'_>) -> Result<(), Refused> {
+        if input.local != self.host {
+            return Err(Refused::Stranger);
+        }
+        let input = Input { remote: input.remote, data: input.data };
+        self.client.handle_input(now, input).map_err(refused)
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|at| now >= at) {
+            self.client.handle_timeout(now);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.client.poll_timeout()
+    }
+}
+
+/// How a STUN client's refusal counts.
+pub(super) fn refused(dropped: Dropped) -> Refused {
+    match dropped {
+        Dropped::Stranger => Refused::Stranger,
+        Dropped::Unexpected => Refused::Unexpected,
+        Dropped::Malformed(_) | Dropped::Channel(_) => Refused::Malformed,
+        Dropped::Forged(_) => Refused::Forged,
+    }
+}
+
+impl Gatherer {
+    pub(super) fn restart_probes(&mut self, now: Instant) {
+        let wanted: Vec<_> = self
+            .hosts
+            .iter()
+            .flat_map(|host| self.stun.iter().map(move |server| (*host, *server)))
+            .filter(|(host, server)| host.is_ipv4() == server.is_ipv4())
+            .collect();
+        self.probes.retain(|probe| wanted.contains(&(probe.host, probe.server())));
+        for (host, server) in wanted {
+            let exists = |probe: &Probe| (probe.host, probe.server()) == (host, server);
+            if !self.probes.iter().any(exists) {
+                let config = BindingConfig::new(server);
+                let client = BindingClient::new(config, self.random.block(), now);
+                self.probes.push(Probe { host, client, is_settled: false, failure: None });
+            }
+        }
+    }
+
+    pub(super) fn drain_probes(&mut self) {
+        for at in 0..self.probes.len() {
+            while let Some(output) = self.probes[at].client.poll_output() {
+                self.on_probe(at, output);
+            }
+        }
+    }
+
+    fn on_probe(&mut self, at: usize, output: BindingOutput) {
+        let probe = &mut self.probes[at];
+        let (host, server) = (probe.host, probe.server());
+        match output {
+            BindingOutput::Transmit { to: remote, data } => {
+                self.outputs.push_back(GathererOutput::Transmit { local: host, remote, data });
+            }
+            BindingOutput::Mapped { address, .. } => {
+                probe.is_settled = true;
+                probe.failure = None;
+                self.announce_reflexive(host, address, server);
+            }
+            BindingOutput::Failed(error) => {
+                probe.is_settled = true;
+                probe.failure = Some(error.clone());
+                self.report_if_useless(server, &error);
+            }
+        }
+    }
+
+    /// Tells of an address at which a server sees us; its predecessor is no longer told to links.
+    pub(super) fn announce_reflexive(
+        &mut self,
+        host: SocketAddr,
+        address: SocketAddr,
+        server: SocketAddr,
+    ) {
+        let kind = CandidateKind::ServerReflexive;
+        let candidate = self.candidate(kind, address, host, Some(host), Some(server.ip()));
+        self.candidates.retain(|known| {
+            known.foundation != candidate.foundation || known.address == candidate.address
+        });
+        self.announce(candidate);
+    }
+
+    /// A server that answers on one of our addresses is of use.
+    fn report_if_useless(&mut self, server: SocketAddr, error: &BindingError) {
+        let mut same = self.probes.iter().filter(|probe| probe.server() == server);
+        if same.all(|probe| probe.failure.is_some()) {
+            let text = match error {
+                BindingError::Timeout => {
+                    "no answer to STUN: unreachable, or UDP is blocked".to_owned()
+                }
+                other => format!("STUN: {other}"),
+            };
+            self.outputs.push_back(GathererOutput::ServerFailed { address: server, text });
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! One link: from ICE over a handshake to confirmed keys, and what keeps them.
+//!
+//! 1. The ICE agent looks for a path; whoever controls it is the TLS client.
+//! 2. With a path, the client shakes hands; datagrams of a handshake are taken only from where an
+//!    authenticated check has come, so strangers never get an answer.
+//! 3. The session's lanes are installed; sealed pings and pongs confirm the keys both ways.
+//! 4. Only then the link is up. Pings go on; every hour, or when asked, there are new keys, and
+//!    the old ones open what is under way for a while.
+
+mod inputs;
+mod keying;
+mod states;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipop_crypto::{
+    Cipher, Fingerprint, HandshakeError, HandshakeId, Identity, Offer, PROTOCOL_VERSION,
+    RefusedInput, Role, Session, path_secret,
+};
+use ipop_ice::{Agent, AgentConfig, Candidate, Credentials, Packet, Selected, State as IceState};
+use ipop_stun::Random;
+use ipop_wire::LinkIndex;
+
+use crate::control::Control;
+use crate::keys::Keys;
+use crate::negotiation::{Negotiated, Negotiation, NegotiationConfig};
+use crate::port::{Datagram, KeysStatus, LinkState, LinkStatus, PathKind, PathStatus, Refused};
+
+/// From keys to new keys.
+pub const REHANDSHAKE_AFTER: Duration = Duration::from_secs(3600);
+
+/// From a path to confirmed keys, before the link is given up.
+pub const ESTABLISH_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long keys that were replaced still open what is under way.
+pub const RETIRED_TIME: Duration = Duration::from_secs(10);
+
+/// From a failed handshake to the next, when there are no keys, and when there are.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_AFTER_UP: Duration = Duration::from_secs(30);
+
+/// New keys that are not confirmed after this time are dropped.
+const CONFIRM_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Keys younger than this are not replaced at the peer's wish.
+const REHANDSHAKE_WISH_AFTER: Duration = Duration::from_secs(5);
+
+/// Unanswered pings on a working path, after which keys are replaced, or the link given up.
+const UNANSWERED_REHANDSHAKE: u32 = 3;
+const UNANSWERED_FAILED: u32 = 8;
+
+/// Sessions that one link has at a time, at most: active, next, under way and retired.
+pub const INDICES_PER_LINK: usize = 4;
+
+/// What a link is told once.
+pub struct LinkConfig {
+    /// Whom to link with; nobody else is accepted.
+    pub peer: Fingerprint,
+    /// The controller's number of the session.
+    pub session: u64,
+    /// Whether this end controls ICE; it is the TLS client then. Exactly one end does.
+    pub controlling: bool,
+    /// Our ICE credentials.
+    pub local: Credentials,
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// What we offer in handshakes: ciphers with their costs in picoseconds per byte.
+    pub ciphers: Vec<(Cipher, u32)>,
+    /// How many lanes we serve.
+    pub lanes: u8,
+    /// MTU of our tap in bytes.
+    pub mtu: u16,
+    /// Indices for this link's sessions, used by no other link.
+    pub indices: [LinkIndex; INDICES_PER_LINK],
+    /// 32 secret random bytes, used for nothing else.
+    pub seed: [u8; 32],
+}
+
+/// What a [`Link`] wants done. Addresses are candidates': a local one may be relayed.
+#[derive(Debug)]
+pub enum LinkOutput {
+    /// Send a datagram.
+    Transmit {
+        /// Base to send from.
+        local: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+        /// The datagram.
+        data: Vec<u8>,
+    },
+    /// Give this session's lanes to the workers.
+    Install {
+        /// Our index.
+        index: LinkIndex,
+        /// Its keys.
+        session: Box<Session>,
+    },
+    /// All sessions of the link are to use this pair.
+    Selected(Selected),
+    /// Frames are to be sealed with this session from now on.
+    Activate(LinkIndex),
+    /// Seal and send a control frame.
+    SendControl {
+        /// With which session.
+        index: LinkIndex,
+        /// The plaintext.
+        data: Vec<u8>,
+    },
+    /// Forget this session's lanes.
+    Remove(LinkIndex),
+    /// The status is another one.
+    Changed,
+}
+
+/// One link. See the [module](self).
+pub struct Link {
+    config: LinkConfig,
+    random: Random,
+    agent: Agent,
+    /// From when the peer's credentials are known.
+    negotiation: Option<Negotiation>,
+    selected: Option<Selected>,
+    /// For the reason, should no path be found.
+    remote_candidate_count: usize,
+    remote_is_complete: bool,
+    /// The keys in use.
+    active: Option<Keys>,
+    /// Keys that wait for their confirmation.
+    next: Option<Keys>,
+    /// Keys that were replaced, and until when they stay.
+    retired: Vec<(LinkIndex, Instant)>,
+    timers: Timers,
+    last_error: Option<HandshakeError>,
+    failure: Option<String>,
+    reported: (LinkState, Option<PathStatus>),
+    outputs: VecDeque<LinkOutput>,
+}
+
+/// Besides those of the agent, the handshake and the keys.
+#[derive(Default)]
+struct Timers {
+    /// The client's next handshake.
+    rehandshake: Option<Instant>,
+    /// The link is given up if it is not up by then.
+    establish: Option<Instant>,
+}
+
+impl Link {
+    /// A link that waits for the peer's credentials.
+    #[must_use]
+    pub fn new(config: LinkConfig, now: Instant) -> Self {
+        let mut random = Random::new(config.seed);
+        let agent = AgentConfig::new(
+            config.local.clone(),
+            config.controlling,
+            random.number(),
+            random.block(),
+        );
+        Link {
+            agent: Agent::new(agent, now),
+            random,
+            config,
+            negotiation: None,
+            selected: None,
+            remote_candidate_count: 0,
+            remote_is_complete: false,
+            active: None,
+            next: None,
+            retired: Vec::new(),
+            timers: Timers::default(),
+            last_error: None,
+            failure: None,
+            reported: (LinkState::Idle, None),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes the peer's ICE credentials. Others than the first are ignored.
+    pub fn set_remote(&mut self, now: Instant, remote: Credentials) {
+        if self.negotiation.is_some() || self.failure.is_some() {
+            return;
+        }
+        let config = &self.config;
+        let (role, client, server) = match config.controlling {
+            true => (Role::Client, &config.local, &remote),
+            false => (Role::Server, &remote, &config.local),
+        };
+        let parts = [&client.ufrag, &client.pwd, &server.ufrag, &server.pwd];
+        let offer = Offer {
+            version: PROTOCOL_VERSION,
+            link_index: LinkIndex(0),
+            lanes: config.lanes,
+            mtu: config.mtu,
+            ciphers: config.ciphers.clone(),
+        };
+        self.negotiation = Some(Negotiation::new(NegotiationConfig {
+            role,
+            identity: config.identity.clone(),
+            peer: config.peer,
+            path_secret: path_secret(&parts.map(String::as_bytes)),
+            offer,
+        }));
+        self.agent.set_remote(now, remote);
+        self.settle(now);
+    }
+
+    /// Adds one of the node's candidates.
+    pub fn add_local(&mut self, now: Instant, candidate: Candidate) {
+        self.agent.add_local(now, candidate);
+        self.settle(now);
+    }
+
+    /// Adds one of the peer's candidates; false if it is of no use.
+    pub fn add_remote(&mut self, now: Instant, candidate: Candidate) -> bool {
+        let is_used = self.agent.add_remote(now, candidate);
+        self.remote_candidate_count += usize::from(is_used);
+        self.settle(now);
+        is_used
+    }
+
+    /// The peer has no more candidates: what there is has to do.
+    pub fn end_of_remote_candidates(&mut self) {
+        self.remote_is_complete = true;
+    }
+
+    /// New keys as soon as possible: for a lane whose counter runs out, or at the user's wish.
+    pub fn rehandshake(&mut self, now: Instant) {
+        if self.config.controlling {
+            self.timers.rehandshake = Some(now);
+        } else if let Some(active) = &self.active {
+            let (index, data) = (active.index, Control::Rehandshake.emit());
+            self.outputs.push_back(LinkOutput::SendControl { index, data });
+        }
+        self.settle(now);
+    }
+
+    /// Removes all sessions; with a reason, the peer is told. Drop the link afterwards.
+    pub fn close(&mut self, now: Instant, reason: Option<&str>) {
+        if let (Some(active), Some(reason)) = (&self.active, reason) {
+            let (index, data) = (active.index, Control::Bye(reason.to_owned()).emit());
+            self.outputs.push_back(LinkOutput::SendControl { index, data });
+        }
+        self.fail("closed".into());
+        self.settle(now);
+    }
+
+    /// Takes a STUN message of the session, or a handshake datagram.
+    ///
+    /// # Errors
+    /// [`Refused`]: count and drop.
+    pub fn handle_input(&mut self, now: Instant, input: Datagram<'_>) -> Result<(), Refused> {
+        let result = match input.data.first() {
+            Some(0..=3) => self.on_stun(now, input),
+            Some(128..=191) => self.on_handshake(now, input),
+            _ => Err(Refused::Malformed),
+        };
+        self.settle(now);
+        result
+    }
+
+    /// Takes the plaintext of a control datagram that was opened with this session's keys.
+    pub fn handle_control(&mut self, now: Instant, index: LinkIndex, data: &[u8]) {
+        if let Some(control) = Control::parse(data)
+            && self.failure.is_none()
+        {
+            self.on_control(now, index, control);
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.agent.poll_timeout().is_some_and(|at| now >= at) {
+            self.agent.handle_timeout(now);
+        }
+        if let Some(negotiation) = &mut self.negotiation {
+            negotiation.handle_timeout(now);
+        }
+        self.settle(now);
+        if self.failure.is_none() {
+            self.advance_keys(now);
+            self.advance_retired(now);
+            if self.timers.establish.is_some_and(|at| now >= at) {
+                self.fail(self.why_not_established());
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What is to be done next; ask until `None`.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let keys = [&self.active, &self.next].into_iter().flatten().map(Keys::poll_timeout);
+        let confirm = self.next.as_ref().map(|next| next.established + CONFIRM_TIME_MAX);
+        let retired = self.retired.iter().map(|(_, until)| *until);
+        let negotiation = self.negotiation.as_ref().and_then(Negotiation::poll_timeout);
+        [
+            self.agent.poll_timeout(),
+            negotiation,
+            confirm,
+            self.timers.establish,
+            self.timers.rehandshake.filter(|_| self.can_start()),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(keys)
+        .chain(retired)
+        .min()
+    }
+}

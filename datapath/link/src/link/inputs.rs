@@ -1,0 +1,70 @@
+//! What comes in: checks, handshakes, control frames.
+
+use super::*;
+
+impl Link {
+    pub(super) fn on_stun(&mut self, now: Instant, input: Datagram<'_>) -> Result<(), Refused> {
+        if self.failure.is_some() {
+            return Err(Refused::Unexpected);
+        }
+        let packet = Packet { local: input.local, remote: input.remote, data: input.data };
+        self.agent.handle_input(now, packet).map_err(|refused| match refused {
+            ipop_ice::Refused::Malformed => Refused::Malformed,
+            ipop_ice::Refused::Stranger => Refused::Stranger,
+            ipop_ice::Refused::Unexpected | ipop_ice::Refused::Ended => Refused::Unexpected,
+        })
+    }
+
+    pub(super) fn on_handshake(
+        &mut self,
+        now: Instant,
+        input: Datagram<'_>,
+    ) -> Result<(), Refused> {
+        if !self.agent.validated(input.remote) {
+            return Err(Refused::Stranger);
+        }
+        // A link that failed starts nothing, but still says why.
+        let index = self.free_index().filter(|_| self.failure.is_none());
+        let negotiation = self.negotiation.as_mut().ok_or(Refused::Stranger)?;
+        let on = (input.local, input.remote);
+        negotiation.handle_input(now, on, input.data, index).map_err(|refused| match refused {
+            RefusedInput::Malformed => Refused::Malformed,
+            RefusedInput::Forged => Refused::Forged,
+            RefusedInput::OtherHandshake | RefusedInput::TooMuch => Refused::Unexpected,
+        })
+    }
+
+    pub(super) fn on_control(&mut self, now: Instant, index: LinkIndex, control: Control) {
+        let is_current =
+            [&self.active, &self.next].into_iter().flatten().any(|keys| keys.index == index);
+        let is_retired = self.retired.iter().any(|(retired, _)| *retired == index);
+        match control {
+            Control::Ping(nonce) if is_current || is_retired => {
+                let data = Control::Pong(nonce).emit();
+                self.outputs.push_back(LinkOutput::SendControl { index, data });
+            }
+            Control::Pong(nonce) if is_current => self.on_pong(now, index, nonce),
+            Control::Bye(reason) if is_current => {
+                self.fail(format!("the peer closed the link: {reason}"));
+            }
+            Control::Rehandshake if is_current && self.config.controlling => {
+                let keys = [&self.active, &self.next].into_iter().flatten();
+                let newest = keys.map(|keys| keys.established).max();
+                if newest.is_some_and(|newest| now >= newest + REHANDSHAKE_WISH_AFTER) {
+                    self.timers.rehandshake = Some(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_pong(&mut self, now: Instant, index: LinkIndex, nonce: u64) {
+        if let Some(active) = self.active.as_mut().filter(|keys| keys.index == index) {
+            active.on_pong(now, nonce);
+        } else if let Some(next) = self.next.as_mut().filter(|keys| keys.index == index)
+            && next.on_pong(now, nonce)
+        {
+            self.activate_next(now);
+        }
+    }
+}

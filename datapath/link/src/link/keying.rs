@@ -1,0 +1,149 @@
+//! Handshakes and the keys they leave: started, installed, confirmed, replaced, retired.
+
+use super::*;
+
+impl Link {
+    /// Whether a client can begin a handshake at all.
+    pub(super) fn can_start(&self) -> bool {
+        self.config.controlling
+            && self.selected.is_some()
+            && self.failure.is_none()
+            && self.negotiation.as_ref().is_some_and(|negotiation| !negotiation.is_running())
+    }
+
+    /// An index that no session of ours has. Retired sessions give theirs up if they must.
+    pub(super) fn free_index(&self) -> Option<LinkIndex> {
+        let keys = [&self.active, &self.next].into_iter().flatten().map(|keys| keys.index);
+        let taken: Vec<_> = keys.chain(self.retired.iter().map(|(index, _)| *index)).collect();
+        self.config.indices.into_iter().find(|index| !taken.contains(index))
+    }
+
+    /// Starts the client's handshake if one is due.
+    pub(super) fn start_if_due(&mut self, now: Instant) {
+        if self.timers.rehandshake.is_none_or(|at| now < at) || !self.can_start() {
+            return;
+        }
+        let Some(index) = self.free_index() else {
+            self.timers.rehandshake = Some(now + RETRY_AFTER);
+            return;
+        };
+        let id = HandshakeId(self.random.number());
+        let rtt = self.selected.and_then(|selected| selected.rtt);
+        self.timers.rehandshake = None;
+        if let Some(negotiation) = &mut self.negotiation {
+            negotiation.start(now, id, index, rtt);
+        }
+    }
+
+    /// Takes what the handshake put out. True if there was something.
+    pub(super) fn drain_negotiation(&mut self, now: Instant) -> bool {
+        let Some(output) = self.negotiation.as_mut().and_then(Negotiation::poll_output) else {
+            return false;
+        };
+        match output {
+            Negotiated::Transmit { on, data } => {
+                let selected = self.selected.map(|selected| (selected.local, selected.remote));
+                if let Some((local, remote)) = on.or(selected) {
+                    self.outputs.push_back(LinkOutput::Transmit { local, remote, data });
+                }
+            }
+            Negotiated::Established { index, session } => self.install(now, index, session),
+            Negotiated::Failed { index, error } => self.on_handshake_failed(now, index, error),
+        }
+        true
+    }
+
+    fn install(&mut self, now: Instant, index: LinkIndex, session: Box<Session>) {
+        if let Some(replaced) = self.next.take() {
+            self.outputs.push_back(LinkOutput::Remove(replaced.index));
+        }
+        self.next = Some(Keys::new(index, session.cipher(), now));
+        self.outputs.push_back(LinkOutput::Install { index, session });
+        self.ping(now);
+    }
+
+    fn on_handshake_failed(&mut self, now: Instant, index: LinkIndex, error: HandshakeError) {
+        // A client may learn only after the end that the server refuses.
+        if self.next.as_ref().is_some_and(|next| next.index == index) {
+            self.next = None;
+            self.outputs.push_back(LinkOutput::Remove(index));
+        }
+        let may_pass = matches!(error, HandshakeError::TimedOut { .. });
+        if self.active.is_some() {
+            self.retry_at(now + RETRY_AFTER_UP);
+        } else if may_pass {
+            self.retry_at(now + RETRY_AFTER);
+        } else {
+            return self.fail(error.to_string());
+        }
+        self.last_error = Some(error);
+    }
+
+    fn retry_at(&mut self, at: Instant) {
+        if self.config.controlling {
+            self.timers.rehandshake = Some(at);
+        }
+    }
+
+    /// The peer has proven the new keys in both directions: they take over.
+    pub(super) fn activate_next(&mut self, now: Instant) {
+        let Some(next) = self.next.take() else { return };
+        self.outputs.push_back(LinkOutput::Activate(next.index));
+        self.timers.establish = None;
+        self.last_error = None;
+        self.retry_at(now + REHANDSHAKE_AFTER);
+        if let Some(replaced) = self.active.replace(next) {
+            self.retired.push((replaced.index, now + RETIRED_TIME));
+        }
+    }
+
+    /// Pings that are due, and what their silence means.
+    pub(super) fn advance_keys(&mut self, now: Instant) {
+        if self.next.as_ref().is_some_and(|next| now >= next.established + CONFIRM_TIME_MAX)
+            && let Some(next) = self.next.take()
+        {
+            self.outputs.push_back(LinkOutput::Remove(next.index));
+            self.retry_at(now);
+        }
+        self.ping(now);
+        let Some(active) = &mut self.active else { return };
+        if self.agent.state() != IceState::Connected {
+            // Without a path silence says nothing about the keys.
+            active.forgive();
+        } else if active.unanswered() >= UNANSWERED_FAILED {
+            self.fail("the peer no longer answers under the session's keys".into());
+        } else if active.unanswered() == UNANSWERED_REHANDSHAKE && self.config.controlling {
+            self.timers.rehandshake = self.timers.rehandshake.map(|at| at.min(now));
+        }
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let random = &mut self.random;
+        for keys in [&mut self.active, &mut self.next].into_iter().flatten() {
+            if let Some(nonce) = keys.handle_timeout(now, || random.number()) {
+                let (index, data) = (keys.index, Control::Ping(nonce).emit());
+                self.outputs.push_back(LinkOutput::SendControl { index, data });
+            }
+        }
+    }
+
+    pub(super) fn advance_retired(&mut self, now: Instant) {
+        let outputs = &mut self.outputs;
+        self.retired.retain(|(index, until)| {
+            let stays = now < *until;
+            if !stays {
+                outputs.push_back(LinkOutput::Remove(*index));
+            }
+            stays
+        });
+    }
+
+    pub(super) fn why_not_established(&self) -> String {
+        match (&self.last_error, &self.next, self.config.controlling) {
+            (_, Some(_), _) => "the new keys were not confirmed by the peer".into(),
+            (Some(error), None, _) => error.to_string(),
+            (None, None, true) => "the handshake did not finish in time".into(),
+            (None, None, false) => "the peer did not start a handshake".into(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What the parts amount to: the link's state, and its end.
+
+use super::*;
+
+impl Link {
+    /// Takes what agent and handshake put out until both are quiet, then tells what changed.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            self.start_if_due(now);
+            if !(self.drain_agent(now) || self.drain_negotiation(now)) {
+                break;
+            }
+        }
+        let reported = (self.state(), self.path());
+        if reported != self.reported {
+            self.reported = reported;
+            self.outputs.push_back(LinkOutput::Changed);
+        }
+    }
+
+    fn drain_agent(&mut self, now: Instant) -> bool {
+        let Some(output) = self.agent.poll_output() else { return false };
+        match output {
+            ipop_ice::Output::Transmit { local, remote, data } => {
+                self.outputs.push_back(LinkOutput::Transmit { local, remote, data });
+            }
+            ipop_ice::Output::Selected(selected) => self.on_selected(now, selected),
+            ipop_ice::Output::StateChanged(state) => self.on_ice_state(now, state),
+        }
+        true
+    }
+
+    fn on_selected(&mut self, now: Instant, selected: Selected) {
+        if self.failure.is_some() {
+            return;
+        }
+        let is_first = self.selected.replace(selected).is_none();
+        self.outputs.push_back(LinkOutput::Selected(selected));
+        if is_first {
+            self.timers.establish = Some(now + ESTABLISH_TIME_MAX);
+            if self.config.controlling {
+                self.timers.rehandshake = Some(now);
+            }
+        }
+        self.hurry(now);
+    }
+
+    fn on_ice_state(&mut self, now: Instant, state: IceState) {
+        match state {
+            IceState::Connected => self.hurry(now),
+            IceState::Failed => {
+                self.fail(self.why_no_path().into());
+            }
+            IceState::New | IceState::Checking | IceState::Disconnected => {}
+        }
+    }
+
+    /// A path has changed for the better: do not wait for the next ping.
+    fn hurry(&mut self, now: Instant) {
+        for keys in [&mut self.active, &mut self.next].into_iter().flatten() {
+            keys.hurry(now);
+        }
+    }
+
+    /// Ends the link; only the first reason counts.
+    pub(super) fn fail(&mut self, reason: String) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.failure = Some(reason);
+        self.timers = Timers::default();
+        let keys = [self.active.take(), self.next.take()].into_iter().flatten();
+        let retired = std::mem::take(&mut self.retired).into_iter().map(|(index, _)| index);
+        let indices = keys.map(|keys| keys.index).chain(retired);
+        self.outputs.extend(indices.map(LinkOutput::Remove));
+    }
+
+    fn why_no_path(&self) -> &'static str {
+        match (self.selected, self.remote_candidate_count, self.remote_is_complete) {
+            (Some(_), _, _) => "the path to the peer went silent and no other works",
+            (None, 0, true) => "the peer has no address that packets can be sent to",
+            (None, 0, false) => "the peer has not told any address",
+            (None, _, _) => "no pair of addresses lets packets through to the peer",
+        }
+    }
+
+    /// What the link can do.
+    #[must_use]
+    pub fn state(&self) -> LinkState {
+        if self.failure.is_some() {
+            LinkState::Failed
+        } else if self.active.is_some() {
+            match self.agent.state() {
+                IceState::Connected => LinkState::Up,
+                _ => LinkState::Disconnected,
+            }
+        } else if self.selected.is_some() {
+            LinkState::Handshaking
+        } else if self.negotiation.is_some() {
+            LinkState::Checking
+        } else {
+            LinkState::Idle
+        }
+    }
+
+    /// Everything there is to know.
+    #[must_use]
+    pub fn status(&self) -> LinkStatus {
+        let keys = self.active.as_ref();
+        LinkStatus {
+            peer: self.config.peer,
+            session: self.config.session,
+            state: self.state(),
+            path: self.path(),
+            reason: self.failure.clone().unwrap_or_default(),
+            keys: keys.map(|keys| KeysStatus {
+                index: keys.index,
+                cipher: keys.cipher,
+                established: keys.established,
+            }),
+            rtt: keys
+                .and_then(Keys::rtt)
+                .or_else(|| self.agent.selected().and_then(|selected| selected.rtt)),
+        }
+    }
+
+    fn path(&self) -> Option<PathStatus> {
+        let selected = self.selected.filter(|_| self.failure.is_none())?;
+        Some(PathStatus {
+            kind: if selected.is_direct() { PathKind::Direct } else { PathKind::Relayed },
+            local: selected.local,
+            local_kind: selected.local_kind,
+            remote: selected.remote,
+            remote_kind: selected.remote_kind,
+        })
+    }
+
+    /// Our ICE user name fragment: what checks to this link begin with.
+    #[must_use]
+    pub fn local_ufrag(&self) -> &str {
+        self.agent.local_ufrag()
+    }
+
+    /// Whether a handshake datagram from there would be looked at.
+    #[must_use]
+    pub fn is_validated(&self, remote: SocketAddr) -> bool {
+        self.failure.is_none() && self.agent.validated(remote)
+    }
+}

@@ -1,0 +1,323 @@
+//! All links of a node, and the gatherer they share.
+//!
+//! The way of a datagram: from a server's address to the gatherer, which may unwrap a relayed one;
+//! a check to the link whose user name fragment it carries; an answer to the link that asked; a
+//! handshake to the link that the receiver index names, or, while that is unknown, to the one that
+//! knows the sender.
+//!
+//! A peer may have two sessions at a time: when the controller opens a new one, the old one goes
+//! on carrying frames until the new one is up.
+
+mod dispatch;
+mod paths;
+mod slots;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipop_crypto::{Cipher, Fingerprint, Identity};
+use ipop_ice::{Candidate, Credentials};
+use ipop_stun::Random;
+use ipop_wire::LinkIndex;
+use std::net::SocketAddr;
+
+use self::dispatch::Questions;
+use self::slots::{Slot, Slots};
+use crate::gatherer::{Gatherer, GathererOutput, TurnServer};
+use crate::link::{Link, LinkConfig, LinkOutput};
+use crate::port::{
+    CommandError, Datagram, Event, InstallLane, LinkState, LinkStatus, Output, Path, PathKind,
+    Refused,
+};
+
+pub use self::slots::LINKS_MAX;
+
+/// What a node is told once.
+pub struct NodeConfig {
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// Ciphers with what they cost this machine, in picoseconds per byte.
+    pub ciphers: Vec<(Cipher, u32)>,
+    /// How many lanes (workers) this node serves.
+    pub lanes: u8,
+    /// MTU of the tap in bytes.
+    pub mtu: u16,
+    /// 32 secret random bytes, used for nothing else.
+    pub seed: [u8; 32],
+}
+
+/// The wish for a link.
+#[derive(Clone, Debug)]
+pub struct OpenLink {
+    /// With whom; nobody else is accepted.
+    pub peer: Fingerprint,
+    /// The controller's number of the session.
+    pub session: u64,
+    /// Whether this end controls ICE and is the TLS client. Exactly one end is.
+    pub controlling: bool,
+    /// Our ICE credentials of the session.
+    pub local: Credentials,
+    /// The peer's, if known.
+    pub remote: Option<Credentials>,
+}
+
+/// See the [module](self).
+pub struct Node {
+    config: NodeConfig,
+    random: Random,
+    gatherer: Gatherer,
+    slots: Slots,
+    /// The slots of a peer's sessions.
+    peers: BTreeMap<Fingerprint, Sessions>,
+    questions: Questions,
+    outputs: VecDeque<Output>,
+}
+
+/// A peer's sessions, by slot.
+#[derive(Clone, Copy, Debug)]
+struct Sessions {
+    current: usize,
+    /// The one before, while it carries frames and the current one is not up.
+    retiring: Option<usize>,
+}
+
+impl Node {
+    /// A node without addresses, servers and links.
+    #[must_use]
+    pub fn new(config: NodeConfig) -> Self {
+        let mut random = Random::new(config.seed);
+        Node {
+            gatherer: Gatherer::new(random.block()),
+            random,
+            config,
+            slots: Slots::default(),
+            peers: BTreeMap::new(),
+            questions: Questions::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The addresses of the node's interfaces with the socket's port, see
+    /// [`Gatherer::set_hosts`].
+    pub fn set_hosts(&mut self, now: Instant, hosts: &[SocketAddr]) {
+        self.gatherer.set_hosts(now, hosts);
+        self.settle(now);
+    }
+
+    /// The servers to use, see [`Gatherer::set_servers`].
+    pub fn set_servers(&mut self, now: Instant, stun: &[SocketAddr], turn: &[TurnServer]) {
+        self.gatherer.set_servers(now, stun, turn);
+        self.settle(now);
+    }
+
+    /// Opens a link. The same session again is no news; a new session replaces the one there is,
+    /// which goes on carrying frames until the new one is up.
+    ///
+    /// # Errors
+    /// [`CommandError::TooManyLinks`], [`CommandError::UfragInUse`].
+    pub fn open_link(&mut self, now: Instant, wish: OpenLink) -> Result<(), CommandError> {
+        let before = self.peers.get(&wish.peer).copied();
+        if let Some(sessions) = before
+            && self.slots.get(sessions.current).is_some_and(|slot| slot.session == wish.session)
+        {
+            return Ok(());
+        }
+        if self.slots.by_ufrag(&wish.local.ufrag).is_some() {
+            return Err(CommandError::UfragInUse);
+        }
+        let at = self.slots.reserve().ok_or(CommandError::TooManyLinks)?;
+        let mut link = Link::new(self.link_config(at, &wish), now);
+        for candidate in self.gatherer.candidates() {
+            link.add_local(now, candidate.clone());
+        }
+        if let Some(remote) = wish.remote {
+            link.set_remote(now, remote);
+        }
+        self.slots.fill(at, Slot::new(wish.peer, wish.session, link));
+        let retiring = before.and_then(|sessions| self.retire(now, sessions));
+        self.peers.insert(wish.peer, Sessions { current: at, retiring });
+        self.report(at);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The peer's ICE credentials of a session.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLink`], [`CommandError::StaleSession`].
+    pub fn set_remote(
+        &mut self,
+        now: Instant,
+        peer: Fingerprint,
+        session: u64,
+        remote: Credentials,
+    ) -> Result<(), CommandError> {
+        self.find(peer, session)?.link.set_remote(now, remote);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// An address of the peer.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLink`], [`CommandError::StaleSession`],
+    /// [`CommandError::UselessCandidate`].
+    pub fn add_remote_candidate(
+        &mut self,
+        now: Instant,
+        peer: Fingerprint,
+        session: u64,
+        candidate: Candidate,
+    ) -> Result<(), CommandError> {
+        let is_used = self.find(peer, session)?.link.add_remote(now, candidate);
+        self.settle(now);
+        if is_used { Ok(()) } else { Err(CommandError::UselessCandidate) }
+    }
+
+    /// The peer has told all its addresses.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLink`], [`CommandError::StaleSession`].
+    pub fn end_of_candidates(
+        &mut self,
+        peer: Fingerprint,
+        session: u64,
+    ) -> Result<(), CommandError> {
+        self.find(peer, session)?.link.end_of_remote_candidates();
+        Ok(())
+    }
+
+    /// Closes a link, all its sessions, and tells the peer why.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLink`].
+    pub fn close_link(
+        &mut self,
+        now: Instant,
+        peer: Fingerprint,
+        reason: &str,
+    ) -> Result<(), CommandError> {
+        let sessions = self.peers.remove(&peer).ok_or(CommandError::UnknownLink)?;
+        for at in [Some(sessions.current), sessions.retiring].into_iter().flatten() {
+            self.remove(now, at, Some(reason));
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// New keys for a link as soon as possible.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLink`].
+    pub fn rehandshake(&mut self, now: Instant, peer: Fingerprint) -> Result<(), CommandError> {
+        let sessions = self.peers.get(&peer).ok_or(CommandError::UnknownLink)?;
+        let slot = self.slots.get_mut(sessions.current).ok_or(CommandError::UnknownLink)?;
+        slot.link.rehandshake(now);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Takes a datagram that is not sealed: STUN, ChannelData, handshake.
+    ///
+    /// # Errors
+    /// [`Refused`]: count and drop; nothing was answered.
+    pub fn handle_input(&mut self, now: Instant, input: Datagram<'_>) -> Result<(), Refused> {
+        let result = self.dispatch(now, input);
+        self.settle(now);
+        result
+    }
+
+    /// Takes the plaintext of a control datagram that a worker opened with the keys of `index`.
+    ///
+    /// # Errors
+    /// [`Refused::Unexpected`]: the session is over.
+    pub fn handle_control(
+        &mut self,
+        now: Instant,
+        index: LinkIndex,
+        data: &[u8],
+    ) -> Result<(), Refused> {
+        let at = Slots::of_index(index).ok_or(Refused::Unexpected)?;
+        let slot = self.slots.get_mut(at).ok_or(Refused::Unexpected)?;
+        slot.link.handle_control(now, index, data);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.gatherer.poll_timeout().is_some_and(|at| now >= at) {
+            self.gatherer.handle_timeout(now);
+        }
+        self.remove_replaced(now);
+        for slot in self.slots.iter_mut() {
+            if slot.link.poll_timeout().is_some_and(|at| now >= at) {
+                slot.link.handle_timeout(now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What is to be done next; ask until `None`, and keep the order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let links = self.slots.iter().filter_map(Slot::poll_timeout);
+        links.chain(self.gatherer.poll_timeout()).min()
+    }
+
+    /// The addresses at which the node may be reached now: for a controller that has just come.
+    #[must_use]
+    pub fn local_candidates(&self) -> &[Candidate] {
+        self.gatherer.candidates()
+    }
+
+    /// Whether gathering is done, see [`Event::GatheringDone`].
+    #[must_use]
+    pub fn is_gathering_done(&self) -> bool {
+        self.gatherer.is_done()
+    }
+
+    /// All links: for a controller that has just come, and for the link table.
+    pub fn links(&self) -> impl Iterator<Item = LinkStatus> {
+        self.peers.values().filter_map(|sessions| self.status(sessions.current))
+    }
+
+    fn find(&mut self, peer: Fingerprint, session: u64) -> Result<&mut Slot, CommandError> {
+        let sessions = self.peers.get(&peer).ok_or(CommandError::UnknownLink)?;
+        let slot = self.slots.get_mut(sessions.current).ok_or(CommandError::UnknownLink)?;
+        if slot.session == session { Ok(slot) } else { Err(CommandError::StaleSession) }
+    }
+
+    fn link_config(&mut self, at: usize, wish: &OpenLink) -> LinkConfig {
+        LinkConfig {
+            peer: wish.peer,
+            session: wish.session,
+            controlling: wish.controlling,
+            local: wish.local.clone(),
+            identity: self.config.identity.clone(),
+            ciphers: self.config.ciphers.clone(),
+            lanes: self.config.lanes,
+            mtu: self.config.mtu,
+            indices: Slots::indices(at),
+            seed: self.random.block(),
+        }
+    }
+
+    /// Makes room for a new session: which of the old ones goes on carrying frames.
+    fn retire(&mut self, now: Instant, sessions: Sessions) -> Option<usize> {
+        let carries =
+            |slot: &Slot| matches!(slot.link.state(), LinkState::Up | LinkState::Disconnected);
+        let all = [Some(sessions.current), sessions.retiring].into_iter().flatten();
+        let kept = all.clone().find(|at| self.slots.get(*at).is_some_and(carries));
+        for at in all.filter(|at| Some(*at) != kept) {
+            self.remove(now, at, None);
+        }
+        kept
+    }
+}

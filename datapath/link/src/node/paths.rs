@@ -1,0 +1,217 @@
+//! What links and gatherer put out becomes the node's outputs: relayed datagrams are wrapped,
+//! pairs of candidates become paths of sockets.
+
+use super::*;
+use crate::link::RETIRED_TIME;
+use ipop_crypto::Session;
+
+impl Node {
+    /// Takes everything that gatherer and links have put out.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            let mut is_quiet = true;
+            while let Some(output) = self.gatherer.poll_output() {
+                is_quiet = false;
+                self.on_gatherer(now, output);
+            }
+            for at in self.slots.range() {
+                is_quiet &= !self.drain(now, at);
+            }
+            if is_quiet {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Instant, at: usize) -> bool {
+        let mut has_drained = false;
+        while let Some(output) = self.slots.get_mut(at).and_then(|slot| slot.link.poll_output()) {
+            has_drained = true;
+            self.on_link(now, at, output);
+        }
+        has_drained
+    }
+
+    fn on_gatherer(&mut self, now: Instant, output: GathererOutput) {
+        match output {
+            GathererOutput::Transmit { local, remote, data } => {
+                self.outputs.push_back(Output::Transmit { local, remote, data });
+            }
+            GathererOutput::Candidate(candidate) => {
+                for slot in self.slots.iter_mut() {
+                    slot.link.add_local(now, candidate.clone());
+                }
+                self.outputs.push_back(Output::Event(Event::LocalCandidate(candidate)));
+            }
+            GathererOutput::Done => self.outputs.push_back(Output::Event(Event::GatheringDone)),
+            GathererOutput::ServerFailed { address, text } => {
+                self.outputs.push_back(Output::Event(Event::ServerFailed { address, text }));
+            }
+            GathererOutput::ChannelChanged { relayed, peer } => {
+                for at in self.slots.range() {
+                    let pair = self.slots.get(at).and_then(|slot| slot.pair);
+                    if pair.is_some_and(|(local, remote, _)| (local, remote) == (relayed, peer)) {
+                        self.publish_path(at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_link(&mut self, now: Instant, at: usize, output: LinkOutput) {
+        match output {
+            LinkOutput::Transmit { local, remote, data } => {
+                self.questions.note(at, &data);
+                self.transmit(now, local, remote, data);
+            }
+            LinkOutput::Install { index, session } => self.install(now, at, index, *session),
+            LinkOutput::Selected(selected) => {
+                let kind = if selected.is_direct() { PathKind::Direct } else { PathKind::Relayed };
+                self.select(now, at, Some((selected.local, selected.remote, kind)));
+            }
+            LinkOutput::Activate(index) => self.activate(now, at, index),
+            LinkOutput::SendControl { index, data } => {
+                self.outputs.push_back(Output::SendControl { index, data });
+            }
+            LinkOutput::Remove(index) => {
+                if let Some(slot) = self.slots.get_mut(at) {
+                    slot.installed.retain(|installed| *installed != index);
+                }
+                self.outputs.push_back(Output::RemoveSession { index });
+            }
+            LinkOutput::Changed => self.on_changed(now, at),
+        }
+    }
+
+    fn transmit(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: Vec<u8>) {
+        if self.gatherer.is_relayed(local) {
+            // What a relay refuses is lost, as on any network: checks and handshakes come again.
+            let _ = self.gatherer.relay(now, local, remote, &data);
+        } else {
+            self.outputs.push_back(Output::Transmit { local, remote, data });
+        }
+    }
+
+    fn install(&mut self, now: Instant, at: usize, index: LinkIndex, mut session: Session) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        slot.installed.push(index);
+        let (peer, path) = (slot.peer, slot.path);
+        let (peer_index, peer_mtu) = (session.peer_link_index(), session.peer_mtu());
+        for lane in 0..session.lane_count() {
+            let Some((sealer, opener)) = session.take_lane(lane, now) else { continue };
+            let lane =
+                InstallLane { peer, index, peer_index, lane, sealer, opener, path, peer_mtu };
+            self.outputs.push_back(Output::InstallLane(Box::new(lane)));
+        }
+    }
+
+    /// Notes what ICE selected; a channel of a relay is asked for, the one before is given up.
+    fn select(
+        &mut self,
+        now: Instant,
+        at: usize,
+        pair: Option<(SocketAddr, SocketAddr, PathKind)>,
+    ) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let before = std::mem::replace(&mut slot.pair, pair);
+        if let Some((local, remote, _)) = before {
+            let is_used =
+                |slot: &Slot| slot.pair.is_some_and(|(l, r, _)| (l, r) == (local, remote));
+            if self.gatherer.is_relayed(local) && !self.slots.iter().any(is_used) {
+                self.gatherer.forget(now, local, remote);
+            }
+        }
+        if let Some((local, remote, _)) = pair
+            && self.gatherer.is_relayed(local)
+        {
+            // Without a channel there is no path for workers; ICE will find another pair.
+            let _ = self.gatherer.bind(now, local, remote);
+        }
+        self.publish_path(at);
+    }
+
+    /// Tells the workers where to send, if that changed.
+    fn publish_path(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let path = slot.pair.and_then(|(local, remote, kind)| {
+            if !self.gatherer.is_relayed(local) {
+                return Some(Path { local, remote, channel: None, kind });
+            }
+            let relay = self.gatherer.relay_path(local, remote)?;
+            let (local, remote, channel) = (relay.local, relay.server, Some(relay.channel));
+            Some(Path { local, remote, channel, kind })
+        });
+        if std::mem::replace(&mut slot.path, path) == path {
+            return;
+        }
+        for index in slot.installed.iter().copied() {
+            self.outputs.push_back(Output::SetPath { index, path });
+        }
+    }
+
+    /// Keys are confirmed: they carry the peer's frames, if their session is the one to do so. A
+    /// session that this one replaces opens for a while what is under way.
+    fn activate(&mut self, now: Instant, at: usize, index: LinkIndex) {
+        let Some(peer) = self.slots.get(at).map(|slot| slot.peer) else { return };
+        let Some(sessions) = self.peers.get(&peer).copied() else { return };
+        let retiring = sessions.retiring.and_then(|at| self.slots.get_mut(at));
+        if sessions.current == at {
+            if let Some(slot) = retiring {
+                slot.remove_at.get_or_insert(now + RETIRED_TIME);
+            }
+        } else if retiring.is_none_or(|slot| slot.remove_at.is_some()) {
+            return;
+        }
+        self.outputs.push_back(Output::Activate { peer, index });
+    }
+
+    fn on_changed(&mut self, now: Instant, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let (peer, has_failed) = (slot.peer, slot.link.state() == LinkState::Failed);
+        if has_failed {
+            self.select(now, at, None);
+        }
+        match self.peers.get_mut(&peer) {
+            Some(sessions) if sessions.current == at => self.report(at),
+            Some(sessions) if has_failed && sessions.retiring == Some(at) => {
+                sessions.retiring = None;
+                self.slots.clear(at);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the controller of a link's status.
+    pub(super) fn report(&mut self, at: usize) {
+        if let Some(status) = self.status(at) {
+            self.outputs.push_back(Output::Event(Event::Link(status)));
+        }
+    }
+
+    pub(super) fn status(&self, at: usize) -> Option<LinkStatus> {
+        Some(self.slots.get(at)?.link.status())
+    }
+
+    /// Removes sessions whose replacement has been up for long enough.
+    pub(super) fn remove_replaced(&mut self, now: Instant) {
+        for at in self.slots.range() {
+            let Some(slot) = self.slots.get(at) else { continue };
+            if slot.remove_at.is_some_and(|until| now >= until) {
+                if let Some(sessions) = self.peers.get_mut(&slot.peer) {
+                    sessions.retiring = sessions.retiring.filter(|retiring| *retiring != at);
+                }
+                self.remove(now, at, None);
+            }
+        }
+    }
+
+    /// Ends a session whose peer's entry no longer names it; with a reason, the peer is told.
+    pub(super) fn remove(&mut self, now: Instant, at: usize, reason: Option<&str>) {
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.link.close(now, reason);
+        }
+        self.drain(now, at);
+        self.select(now, at, None);
+        self.slots.clear(at);
+    }
+}

@@ -1,0 +1,227 @@
+//! What goes in and out of a [`Node`](crate::Node): plain data.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ipop_crypto::{Cipher, Fingerprint, Opener, Sealer};
+use ipop_ice::{Candidate, CandidateKind};
+use ipop_wire::LinkIndex;
+use thiserror::Error;
+
+/// A datagram on one of the node's sockets, STUN, ChannelData or handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Our end: the address it was sent to, with the socket's port. Never a wildcard.
+    pub local: SocketAddr,
+    /// The other end, IPv4 never mapped into IPv6.
+    pub remote: SocketAddr,
+    /// All of it.
+    pub data: &'a [u8],
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram from one of the node's sockets. What goes through a relay is wrapped
+    /// already.
+    Transmit {
+        /// The source: address and port of the socket.
+        local: SocketAddr,
+        /// The destination.
+        remote: SocketAddr,
+        /// The whole datagram.
+        data: Vec<u8>,
+    },
+    /// A worker shall open datagrams with this receiver index, and seal with these keys.
+    InstallLane(Box<InstallLane>),
+    /// The path of all lanes of a session; `None`: there is none at the moment.
+    SetPath {
+        /// Our index of the session.
+        index: LinkIndex,
+        /// Where to send from now on.
+        path: Option<Path>,
+    },
+    /// Frames for this peer are to be sealed with this session from now on. Comes when the keys
+    /// are confirmed in both directions; a session before it still opens what is under way.
+    Activate {
+        /// Whose frames.
+        peer: Fingerprint,
+        /// Our index of the session.
+        index: LinkIndex,
+    },
+    /// Seal this as a control datagram on lane 0 of the session and send it on its path.
+    SendControl {
+        /// Our index of the session.
+        index: LinkIndex,
+        /// The plaintext.
+        data: Vec<u8>,
+    },
+    /// Forget all lanes of a session.
+    RemoveSession {
+        /// Our index of the session.
+        index: LinkIndex,
+    },
+    /// Something to tell the controller.
+    Event(Event),
+}
+
+/// One lane of one session, ready for its worker.
+#[derive(Debug)]
+pub struct InstallLane {
+    /// Whom the session is with.
+    pub peer: Fingerprint,
+    /// Our index: what is in the header of datagrams to us.
+    pub index: LinkIndex,
+    /// The peer's index: what to write into the header of datagrams to the peer.
+    pub peer_index: LinkIndex,
+    /// Lane number, from 0.
+    pub lane: u8,
+    /// Seals what goes to the peer.
+    pub sealer: Sealer,
+    /// Opens what comes from the peer.
+    pub opener: Opener,
+    /// Where to send; `None` until a `SetPath`.
+    pub path: Option<Path>,
+    /// MTU of the peer's tap in bytes.
+    pub peer_mtu: u16,
+}
+
+/// Where a worker sends a link's datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// The source: address and port of the socket.
+    pub local: SocketAddr,
+    /// The UDP destination: the peer, or our TURN server.
+    pub remote: SocketAddr,
+    /// With our TURN server: the channel number that goes in front of each datagram, as a
+    /// ChannelData header of four bytes (RFC 8656 section 12.4).
+    pub channel: Option<u16>,
+    /// Straight or relayed, at either end.
+    pub kind: PathKind,
+}
+
+/// Whether packets go straight to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathKind {
+    /// From host to host, perhaps through NATs.
+    Direct,
+    /// Through a TURN server at either end.
+    Relayed,
+}
+
+/// What a link can do. The same states as the controller knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkState {
+    /// Nothing yet: the other end's credentials are missing.
+    Idle,
+    /// Looking for a path.
+    Checking,
+    /// A path is there, confirmed keys are not.
+    Handshaking,
+    /// Carries frames.
+    Up,
+    /// The path went silent; looking for another one with the keys kept.
+    Disconnected,
+    /// Given up: only a new session helps.
+    Failed,
+}
+
+/// Something to tell the controller.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The node may be reached at one more address; it goes into every session.
+    LocalCandidate(Candidate),
+    /// Every server has answered, failed, or had its time. Candidates may still follow.
+    GatheringDone,
+    /// A STUN or TURN server is of no use at the moment, and why.
+    ServerFailed {
+        /// Which.
+        address: SocketAddr,
+        /// Why, for a person.
+        text: String,
+    },
+    /// A link's state, path or reason is another one.
+    Link(LinkStatus),
+}
+
+/// What there is to know about a link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkStatus {
+    /// Whom it is with.
+    pub peer: Fingerprint,
+    /// The controller's number of the session.
+    pub session: u64,
+    /// What it can do.
+    pub state: LinkState,
+    /// The pair of candidates in use.
+    pub path: Option<PathStatus>,
+    /// For a person: why it failed. Empty otherwise.
+    pub reason: String,
+    /// The session that carries frames.
+    pub keys: Option<KeysStatus>,
+    /// Round-trip time: of pings once the link is up, of checks before.
+    pub rtt: Option<Duration>,
+}
+
+/// A path in terms of candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathStatus {
+    /// Straight or relayed.
+    pub kind: PathKind,
+    /// Our end: the address of the socket, or the relayed address.
+    pub local: SocketAddr,
+    /// How the local candidate was learned.
+    pub local_kind: CandidateKind,
+    /// The other end, as we address it.
+    pub remote: SocketAddr,
+    /// How the remote candidate was learned.
+    pub remote_kind: CandidateKind,
+}
+
+/// The keys in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysStatus {
+    /// Our index of the session.
+    pub index: LinkIndex,
+    /// The cipher of its lanes.
+    pub cipher: Cipher,
+    /// When the handshake was complete.
+    pub established: Instant,
+}
+
+/// Why a datagram was not taken. Nothing was answered; count and drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Refused {
+    /// From somebody with whom there is no session, or from where no check was authenticated.
+    #[error("from a stranger")]
+    Stranger,
+    /// Not what it claims to be by its first byte.
+    #[error("malformed")]
+    Malformed,
+    /// An answer to nothing that was asked, or of a session that is over.
+    #[error("not expected, or too late")]
+    Unexpected,
+    /// It lacks the proof of the session's secrets.
+    #[error("not authentic")]
+    Forged,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// There is no link to that peer.
+    #[error("there is no link to that peer")]
+    UnknownLink,
+    /// The link has another session by now.
+    #[error("the link has another session")]
+    StaleSession,
+    /// The node has as many links as it can hold.
+    #[error("too many links")]
+    TooManyLinks,
+    /// Another session has the same ICE user name fragment.
+    #[error("the ICE user name fragment is in use")]
+    UfragInUse,
+    /// An address that nothing can be sent to.
+    #[error("the candidate's address cannot be used")]
+    UselessCandidate,
+}
