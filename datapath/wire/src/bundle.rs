@@ -13,6 +13,8 @@
 //! `frame length` counts the bytes that travel; `checksum start` counts from the front of the whole
 //! frame, an elided Ethernet header included.
 
+use std::ops::Range;
+
 use crate::Malformed;
 use crate::flags::Flags;
 use crate::vnet::{Csum, CsumState};
@@ -61,42 +63,22 @@ impl Record {
     }
 }
 
-/// Walks the records of a bundle. After an error it ends.
-#[derive(Clone, Debug)]
-pub struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Records<'a> {
-    /// Starts at the front of a bundle's plaintext.
-    pub fn new(plaintext: &'a [u8]) -> Records<'a> {
-        Records { rest: plaintext }
+/// The record at byte `at` of a bundle's plaintext and where its frame lies; the next record begins
+/// where the frame ends. `None` at the end of the bundle.
+#[inline]
+pub fn record_at(plaintext: &[u8], at: usize) -> Result<Option<(Record, Range<usize>)>, Malformed> {
+    let rest = plaintext.get(at..).ok_or(Malformed::Truncated)?;
+    if rest.is_empty() {
+        return Ok(None);
     }
-
-    fn step(&mut self) -> Result<(Record, &'a [u8]), Malformed> {
-        let (front, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
-        let record = Record::parse(front)?;
-        let (frame, rest) =
-            rest.split_at_checked(usize::from(record.len)).ok_or(Malformed::Truncated)?;
-        self.rest = rest;
-        Ok((record, frame))
+    let front = rest.first_chunk().ok_or(Malformed::Truncated)?;
+    let record = Record::parse(front)?;
+    let start = at + RECORD_LEN;
+    let end = start + usize::from(record.len);
+    if end > plaintext.len() {
+        return Err(Malformed::Truncated);
     }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<(Record, &'a [u8]), Malformed>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let item = self.step();
-        if item.is_err() {
-            self.rest = &[];
-        }
-        Some(item)
-    }
+    Ok(Some((record, start..end)))
 }
 
 #[cfg(test)]
@@ -125,20 +107,21 @@ mod tests {
                 plaintext.extend(record.emit());
                 plaintext.extend(vec![fill as u8; usize::from(record.len)]);
             }
-            let mut seen = Vec::new();
-            for (fill, item) in Records::new(&plaintext).enumerate() {
-                let (record, frame) = item.expect("well-formed");
+            let (mut seen, mut at) = (Vec::new(), 0);
+            while let Some((record, frame)) = record_at(&plaintext, at).expect("well-formed") {
                 prop_assert_eq!(frame.len(), usize::from(record.len));
-                prop_assert!(frame.iter().all(|byte| *byte == fill as u8));
+                prop_assert!(plaintext[frame.clone()].iter().all(|b| *b == seen.len() as u8));
                 seen.push(record);
+                at = frame.end;
             }
             prop_assert_eq!(seen, records);
         }
 
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(0..20u8, 0..80)) {
-            for item in Records::new(&bytes) {
-                let _ = item;
+            let mut at = 0;
+            while let Ok(Some((_, frame))) = record_at(&bytes, at) {
+                at = frame.end;
             }
         }
     }
