@@ -10,9 +10,15 @@ pub const HEADER_LEN: usize = 20;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
 
 const MESSAGE_INTEGRITY: u16 = 0x0008;
+const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
 const DATA: u16 = 0x0013;
+const REALM: u16 = 0x0014;
+const NONCE: u16 = 0x0015;
 const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
 const FINGERPRINT: u16 = 0x8028;
+
+/// Types that a list of unknown ones may have.
+const UNKNOWN_TYPES_MAX: usize = 64;
 
 /// Places of attributes, as offsets of their values from the start of the message.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -25,7 +31,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Walks the attributes of `message`, whose length field is right. `None` if they do not fill
-    /// it exactly, or if an attribute stands behind FINGERPRINT.
+    /// it exactly, if one stands behind FINGERPRINT, or if one is absurdly long.
     ///
     /// Like the codec it takes the first of a kind, and of the attributes behind an integrity
     /// attribute only a stronger one and FINGERPRINT (RFC 8489 section 14.5).
@@ -33,7 +39,7 @@ impl Layout {
         let mut layout = Self::default();
         let mut walk = Walk { message, at: HEADER_LEN };
         for (kind, value) in &mut walk {
-            if layout.fingerprint.is_some() {
+            if layout.fingerprint.is_some() || !is_bounded(kind, &message[value.clone()]) {
                 return None;
             }
             layout.note(kind, value);
@@ -51,6 +57,17 @@ impl Layout {
             _ => return,
         };
         place.get_or_insert(value);
+    }
+}
+
+/// Whether a value is short enough to be given to the codec, which takes long for some that no
+/// honest sender makes: quadratic time for a list of types, 80 µs for a nonce of 760 bytes.
+fn is_bounded(kind: u16, value: &[u8]) -> bool {
+    match kind {
+        // Fewer than 128 characters (RFC 8489 sections 14.9 and 14.10).
+        REALM | NONCE => value.iter().filter(|byte| **byte & 0xc0 != 0x80).count() < 128,
+        UNKNOWN_ATTRIBUTES => value.len() <= 2 * UNKNOWN_TYPES_MAX,
+        _ => true,
     }
 }
 

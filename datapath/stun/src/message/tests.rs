@@ -158,3 +158,13 @@ fn other_protocols_do_not_look_like_stun() {
     }
     assert!(!looks_like_stun(&[]));
 }
+
+#[test]
+fn what_would_cost_too_much_to_read_is_refused() {
+    for (kind, value) in
+        [(0x0015, vec![b'a'; 128]), (0x0014, vec![b'a'; 128]), (0x0a, vec![0; 130])]
+    {
+        assert!(matches!(Message::parse(&raw(&[(kind, &value)])), Err(ParseError::Attribute(_))));
+    }
+    assert!(Message::parse(&raw(&[(0x0015, &[b'a'; 127])])).is_ok());
+}
