@@ -1,1 +1,42 @@
 //! The datapath process: worker, link agent, steering adapter.
+//!
+//! ```text
+//!  tap queue --> worker: io_uring port + pipeline --> UDP sockets
+//!                  |  ^
+//!     FromWorker   |  |  ToWorker        (bounded queues, a doorbell each way)
+//!                  v  |
+//!                agent: Node of ipop-link (gathering, ICE, handshakes, keys)
+//!                  |  ^
+//!         events   |  |  commands        (the control ring in shared memory)
+//!                  v  |
+//!                controller, in its own process
+//! ```
+//! - A [`worker`] moves packets and nothing else. It owns its port and its pipeline, shares no lock
+//!   with anybody, and is steered by values from a bounded queue.
+//! - The [`agent`] lives on a thread of its own: it drives all links, talks to STUN and TURN
+//!   servers on the workers' sockets, and tells workers which keys and paths to use.
+//! - [`steering`] translates between the control ring and the agent; it knows both vocabularies,
+//!   so that neither the links nor the ring know the other's.
+//!
+//! A controller may vanish at any time: nothing here waits for it, and a full event ring only
+//! counts. Left out: anything of XMPP, any policy.
+//!
+//! Read [`run`] and [`DatapathConfig`] first, then `worker.rs` and `agent.rs`.
+
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod agent;
+mod cipher;
+mod clock;
+mod config;
+mod counting;
+mod exchange;
+mod interface;
+mod process;
+mod rows;
+mod steering;
+mod worker;
+
+pub use config::DatapathConfig;
+pub use process::{EXIT_FATAL, RunError, run};

@@ -1,0 +1,338 @@
+//! The link agent: all that is not a packet. It owns the links' machine and the overlay interface,
+//! obeys the controller, and orders the worker about.
+//!
+//! A turn is: notes of the worker, commands of the controller, timers, then the outputs of the
+//! links' machine; then it sleeps at the control ring's bell, which the worker rings too.
+
+mod commands;
+mod outputs;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ipop_crypto::Fingerprint;
+use ipop_link::{Datagram, Node, Refused};
+use ipop_shm::{Consumer, ErrorLog, Holder, WorkerCounters};
+use ipop_steer::{Counter, DropReason, Event, Request};
+use ipop_uring::UdpSocket;
+use ipop_wire::LinkIndex;
+
+use crate::addresses::host_addresses;
+use crate::clock::unix_ms;
+use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
+use crate::interface::Interface;
+use crate::rows::{Carried, PeerView, Rows};
+use crate::steering::{Events, Refusal};
+
+/// How often the worker reports and the link table is brought up to date.
+const REPORT_PAUSE: Duration = Duration::from_millis(500);
+/// How often the machine's addresses are looked at.
+const HOSTS_PAUSE: Duration = Duration::from_secs(2);
+/// Notes and commands handled in one turn at most.
+const INPUTS_PER_TURN: usize = 256;
+/// How long goodbyes have to leave before the worker is stopped.
+const GOODBYE_TIME: Duration = Duration::from_millis(20);
+
+/// The sockets that links, STUN and TURN share.
+#[derive(Clone)]
+pub(crate) struct Sockets {
+    pub(crate) v4: Option<Arc<UdpSocket>>,
+    pub(crate) v6: Option<Arc<UdpSocket>>,
+}
+
+impl Sockets {
+    fn of(&self, address: &IpAddr) -> Option<&Arc<UdpSocket>> {
+        if address.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+}
+
+/// What the agent is made of.
+pub(crate) struct Parts {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) mac: [u8; 6],
+    pub(crate) node: Node,
+    pub(crate) sockets: Sockets,
+    pub(crate) interface: Interface,
+    pub(crate) orders: Orders,
+    pub(crate) notes: NoteInbox,
+    pub(crate) commands: Consumer,
+    pub(crate) events: Events,
+    pub(crate) rows: Rows,
+    pub(crate) errors: ErrorLog,
+    pub(crate) counters: WorkerCounters,
+    pub(crate) holder: Holder,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// What is known of a peer beside its link.
+#[derive(Default)]
+struct Peer {
+    name: String,
+    routes: Vec<(IpAddr, u8)>,
+    carried: Carried,
+}
+
+/// See the head of this file.
+pub(crate) struct Agent {
+    parts: Parts,
+    peers: BTreeMap<Fingerprint, Peer>,
+    /// Whose each session is.
+    sessions: BTreeMap<u32, Fingerprint>,
+    /// The channel that each session's control frames take.
+    channels: BTreeMap<u32, Option<u16>>,
+    /// Orders that found the worker's queue full.
+    backlog: VecDeque<ToWorker>,
+    hosts: BTreeSet<SocketAddr>,
+    next_report: Instant,
+    next_hosts: Instant,
+    ended: Option<Option<String>>,
+}
+
+impl Agent {
+    pub(crate) fn new(parts: Parts, now: Instant) -> Self {
+        Self {
+            parts,
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            backlog: VecDeque::new(),
+            hosts: BTreeSet::new(),
+            next_report: now,
+            next_hosts: now,
+            ended: None,
+        }
+    }
+
+    /// Runs until told to stop, or the worker ends; the text says why it did.
+    pub(crate) fn run(mut self) -> Result<(), String> {
+        let (fingerprint, mac) = (self.parts.fingerprint, self.parts.mac);
+        let interface = self.parts.interface.name().to_owned();
+        let fingerprint = ipop_steer::Fingerprint(fingerprint.0);
+        self.publish(&Event::Ready { fingerprint, mac, interface });
+        while !self.parts.stop.load(Ordering::Relaxed) && self.ended.is_none() {
+            let is_busy = self.turn(Instant::now());
+            if !is_busy {
+                self.sleep();
+            }
+        }
+        self.leave();
+        match self.ended {
+            Some(Some(reason)) => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// One turn; whether there is more to do at once.
+    fn turn(&mut self, now: Instant) -> bool {
+        let mut handled = 0;
+        while handled < INPUTS_PER_TURN {
+            let Some(note) = self.parts.notes.take() else { break };
+            self.on_note(now, note);
+            handled += 1;
+        }
+        handled += self.take_commands(now);
+        if now >= self.next_hosts {
+            self.next_hosts = now + HOSTS_PAUSE;
+            self.look_at_hosts(now);
+        }
+        if self.parts.node.poll_timeout().is_some_and(|at| at <= now) {
+            self.parts.node.handle_timeout(now);
+        }
+        self.carry_out();
+        if now >= self.next_report {
+            self.next_report = now + REPORT_PAUSE;
+            self.parts.holder.beat(unix_ms());
+            self.show_links();
+            self.order(ToWorker::Report);
+        }
+        self.flush_orders();
+        handled >= INPUTS_PER_TURN
+    }
+
+    fn sleep(&self) {
+        let soon = if self.backlog.is_empty() { REPORT_PAUSE } else { Duration::from_millis(1) };
+        let due = [Some(self.next_report), self.parts.node.poll_timeout()];
+        let due = due.into_iter().flatten().min().unwrap_or(self.next_report);
+        let pause = due.saturating_duration_since(Instant::now()).min(soon);
+        if !pause.is_zero() {
+            self.parts.commands.wait(pause);
+        }
+    }
+
+    fn on_note(&mut self, now: Instant, note: FromWorker) {
+        match note {
+            FromWorker::Datagram { local, remote, data } => {
+                self.on_datagram(now, local, remote, &data);
+            }
+            FromWorker::Control { index, data } => {
+                if let Err(refused) = self.parts.node.handle_control(now, index, &data) {
+                    self.count_refused(refused);
+                }
+            }
+            FromWorker::NoRoute(address) => self.publish(&Event::NoRoute { address }),
+            FromWorker::Report(links) => self.learn(links),
+            FromWorker::Ended(reason) => self.ended = Some(reason),
+        }
+    }
+
+    fn on_datagram(&mut self, now: Instant, ip: IpAddr, remote: SocketAddr, data: &[u8]) {
+        let Some(local) = self.local_end(ip, &remote) else { return };
+        if let Err(refused) = self.parts.node.handle_input(now, Datagram { local, remote, data }) {
+            self.count_refused(refused);
+        }
+    }
+
+    /// Address and port of ours that a datagram came to.
+    fn local_end(&self, ip: IpAddr, remote: &SocketAddr) -> Option<SocketAddr> {
+        let port = self.parts.sockets.of(&remote.ip())?.port();
+        if ip.is_unspecified() {
+            return self.hosts.iter().find(|host| host.is_ipv4() == remote.is_ipv4()).copied();
+        }
+        Some(SocketAddr::new(ip, port))
+    }
+
+    fn count_refused(&self, refused: Refused) {
+        let reason = match refused {
+            Refused::Stranger | Refused::Unexpected => DropReason::Stranger,
+            Refused::Malformed => DropReason::Truncated,
+            Refused::Forged => DropReason::Forged,
+        };
+        self.parts.counters.add(reason.slot(), 1);
+    }
+
+    fn take_commands(&mut self, now: Instant) -> usize {
+        for handled in 0..INPUTS_PER_TURN {
+            let record = match self.parts.commands.pop() {
+                Ok(Some(record)) => record.to_vec(),
+                Ok(None) => return handled,
+                Err(fault) => {
+                    // The ring has been put in order again; what was in it is lost.
+                    self.complain(&format!("the command ring was damaged: {fault}"));
+                    return handled;
+                }
+            };
+            self.parts.counters.add(Counter::CommandsHandled.slot(), 1);
+            self.on_record(now, &record);
+        }
+        INPUTS_PER_TURN
+    }
+
+    fn on_record(&mut self, now: Instant, record: &[u8]) {
+        let (sequence, result) = match Request::decode(record) {
+            Ok(request) => (request.sequence, self.on_command(now, request.command)),
+            Err(error) => {
+                let Some(sequence) = Request::sequence_of(record) else { return };
+                let reason = ipop_steer::RefusalReason::Malformed;
+                (sequence, Err(Refusal::new(reason, error)))
+            }
+        };
+        self.carry_out();
+        let event = match result {
+            Ok(()) => Event::Done { sequence },
+            Err(Refusal { reason, text }) => Event::Refused { sequence, reason, text },
+        };
+        self.publish(&event);
+    }
+
+    fn look_at_hosts(&mut self, now: Instant) {
+        let addresses = match host_addresses(self.parts.interface.name()) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                return self.complain(&format!("cannot list this machine's addresses: {error}"));
+            }
+        };
+        let with_port = |ip: IpAddr| {
+            let socket = self.parts.sockets.of(&ip)?;
+            Some(SocketAddr::new(ip, socket.port()))
+        };
+        let hosts: BTreeSet<_> = addresses.into_iter().filter_map(with_port).collect();
+        if hosts != self.hosts {
+            let list: Vec<_> = hosts.iter().copied().collect();
+            self.parts.node.set_hosts(now, &list);
+            self.hosts = hosts;
+        }
+    }
+
+    fn learn(&mut self, links: Vec<LinkReport>) {
+        for report in links {
+            let peer = self.sessions.get(&report.index.0).and_then(|f| self.peers.get_mut(f));
+            if let Some(peer) = peer {
+                peer.carried.learn(report);
+            }
+        }
+    }
+
+    fn show_links(&mut self) {
+        let statuses: Vec<_> = self.parts.node.links().collect();
+        for status in statuses {
+            self.show_link(&status);
+        }
+    }
+
+    fn show_link(&mut self, status: &ipop_link::LinkStatus) {
+        let Some(peer) = self.peers.get(&status.peer) else { return };
+        let view = PeerView { name: &peer.name, routes: &peer.routes, carried: &peer.carried };
+        self.parts.rows.show(status, &view);
+    }
+
+    fn publish(&mut self, event: &Event) {
+        let slot = match self.parts.events.publish(event) {
+            true => Counter::EventsPublished.slot(),
+            false => DropReason::RingFull.slot(),
+        };
+        self.parts.counters.add(slot, 1);
+    }
+
+    fn complain(&self, text: &str) {
+        tracing::warn!("{text}");
+        self.parts.errors.observe(unix_ms(), text);
+    }
+
+    fn order(&mut self, order: ToWorker) {
+        self.backlog.push_back(order);
+        self.flush_orders();
+    }
+
+    fn flush_orders(&mut self) {
+        while let Some(order) = self.backlog.pop_front() {
+            if let Err(order) = self.parts.orders.send(order) {
+                self.backlog.push_front(order);
+                return;
+            }
+        }
+    }
+
+    /// Says goodbye on all links, then stops the worker.
+    fn leave(&mut self) {
+        let now = Instant::now();
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for peer in peers {
+            let _ = self.parts.node.close_link(now, peer, "the node stops");
+        }
+        self.carry_out();
+        std::thread::sleep(GOODBYE_TIME);
+        while self.ended.is_none() {
+            if self.backlog.is_empty() {
+                self.order(ToWorker::Stop);
+            }
+            self.flush_orders();
+            while let Some(note) = self.parts.notes.take() {
+                if let FromWorker::Ended(reason) = note {
+                    self.ended = Some(reason);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Forgets what a session carried with, once it is gone.
+    fn forget_session(&mut self, index: LinkIndex) {
+        self.channels.remove(&index.0);
+        if let Some(peer) = self.sessions.remove(&index.0).and_then(|f| self.peers.get_mut(&f)) {
+            peer.carried.retire(index);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the links' machine wants: datagrams to the sockets, keys and paths to the worker, events
+//! to the controller.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipop_link::{Event as LinkEvent, InstallLane, LinkState, LinkStatus, Output, PathKind};
+use ipop_pipeline as pipeline;
+use ipop_steer::{Counter, DropReason, Event};
+use ipop_uring::Destination;
+use ipop_wire::mac_of;
+
+use super::Agent;
+use crate::exchange::ToWorker;
+use crate::steering::{candidate_out, link_state};
+
+/// UDP payload that a 1500-byte underlay carries over IPv4; over IPv6 its header takes 20 more.
+const DATAGRAM_LEN_V4: u16 = 1500 - 28;
+const DATAGRAM_LEN_V6: u16 = 1500 - 48;
+/// What a relay at the peer's end may add.
+const RELAY_ROOM: u16 = 4;
+
+impl Agent {
+    /// Carries out all that the links' machine wants by now.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(output) = self.parts.node.poll_output() {
+            match output {
+                Output::Transmit { local, remote, data } => self.transmit(local, remote, &data),
+                Output::InstallLane(lane) => self.install(*lane),
+                Output::SetPath { index, path } => {
+                    self.channels.insert(index.0, path.and_then(|path| path.channel));
+                    let path = path.map(|path| (lane_path(&path), destination(&path)));
+                    self.order(ToWorker::SetPath { index, path });
+                }
+                Output::Activate { index, .. } => self.order(ToWorker::Activate(index)),
+                Output::SendControl { index, data } => {
+                    let channel = self.channels.get(&index.0).copied().flatten();
+                    self.order(ToWorker::SendControl { index, channel, data });
+                }
+                Output::RemoveSession { index } => {
+                    self.forget_session(index);
+                    self.order(ToWorker::Remove(index));
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+    }
+
+    fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
+        let Some(socket) = self.parts.sockets.of(&remote.ip()) else { return };
+        let to = Destination { remote, local_ip: source(local.ip(), &remote) };
+        if let Err(error) = socket.send(data, &to) {
+            // Every such datagram is repeated; what never works shows as a failed check.
+            tracing::debug!("to {remote}: {error}");
+            self.parts.counters.add(DropReason::SendFailed.slot(), 1);
+        }
+    }
+
+    fn install(&mut self, lane: InstallLane) {
+        self.sessions.insert(lane.index.0, lane.peer);
+        self.channels.insert(lane.index.0, lane.path.and_then(|path| path.channel));
+        let entry = pipeline::LinkEntry {
+            index: lane.index,
+            peer_index: lane.peer_index,
+            lane: lane.lane,
+            peer_mac: mac_of(&lane.peer.0),
+            sealer: lane.sealer,
+            opener: lane.opener,
+            path: lane.path.as_ref().map(lane_path),
+            is_sending: false,
+        };
+        let destination = lane.path.as_ref().map(destination);
+        self.parts.counters.add(Counter::HandshakesCompleted.slot(), 1);
+        self.order(ToWorker::Install(Box::new(entry), destination));
+    }
+
+    fn tell(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::LocalCandidate(candidate) => {
+                self.publish(&Event::LocalCandidate { candidate: candidate_out(&candidate) });
+            }
+            LinkEvent::GatheringDone => self.publish(&Event::GatheringDone),
+            LinkEvent::ServerFailed { address, text } => {
+                self.complain(&format!("STUN/TURN server {address}: {text}"));
+                self.publish(&Event::IceServerFailed { address, text });
+            }
+            LinkEvent::Link(status) => self.on_link(&status),
+        }
+    }
+
+    fn on_link(&mut self, status: &LinkStatus) {
+        if status.state == LinkState::Failed {
+            let name = self.peers.get(&status.peer).map_or("?", |peer| peer.name.as_str());
+            self.complain(&format!("link to {name} failed: {}", status.reason));
+        }
+        self.show_link(status);
+        self.publish(&link_state(status));
+    }
+}
+
+fn lane_path(path: &ipop_link::Path) -> pipeline::Path {
+    let full = if path.remote.is_ipv4() { DATAGRAM_LEN_V4 } else { DATAGRAM_LEN_V6 };
+    let datagram_len = match path.kind {
+        PathKind::Direct => full,
+        PathKind::Relayed => full - RELAY_ROOM,
+    };
+    pipeline::Path { channel: path.channel, datagram_len }
+}
+
+fn destination(path: &ipop_link::Path) -> Destination {
+    Destination { remote: path.remote, local_ip: source(path.local.ip(), &path.remote) }
+}
+
+/// The source address to ask the kernel for; its own choice when ours is of no use.
+fn source(ip: IpAddr, remote: &SocketAddr) -> IpAddr {
+    if ip.is_ipv4() == remote.is_ipv4() {
+        return ip;
+    }
+    match remote {
+        SocketAddr::V4(_) => IpAddr::from([0; 4]),
+        SocketAddr::V6(_) => IpAddr::from([0; 16]),
+    }
+}

@@ -1,0 +1,87 @@
+//! The overlay interface's settings.
+
+use std::net::IpAddr;
+
+use ipop_uring::{DATAGRAM_LEN_MAX, SEGMENTS_MAX, Tap, TapError};
+use ipop_wire::SEAL_OVERHEAD;
+
+/// MTU that passes a 1500-byte underlay of either family, through a relay too: 1500 minus IPv6, UDP,
+/// ChannelData header, tunnel header, tag and geometry, rounded down.
+pub(crate) const MTU_AUTO: u16 = 1400;
+/// Packets that the interface queues for the worker.
+const QUEUE_LEN: u32 = 1000;
+/// Geometry and channel header, on top of the seal's own bytes.
+const PART_OVERHEAD: usize = 16;
+
+/// The overlay interface and what it was set to.
+pub(crate) struct Interface {
+    tap: Tap,
+    mtu: u16,
+    addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Interface {
+    /// Sets an interface up that has just been made.
+    pub(crate) fn set_up(mut tap: Tap, mtu: u16) -> Result<Self, TapError> {
+        tap.set_queue_len(QUEUE_LEN)?;
+        let mtu = if mtu == 0 { MTU_AUTO } else { mtu };
+        let mut interface = Self { tap, mtu: 0, addresses: Vec::new() };
+        interface.set_mtu(mtu)?;
+        interface.tap.set_up(true)?;
+        Ok(interface)
+    }
+
+    /// Gives it these addresses and no others, and an MTU; 0 leaves that as it is.
+    pub(crate) fn configure(
+        &mut self,
+        addresses: &[(IpAddr, u8)],
+        mtu: u16,
+    ) -> Result<(), TapError> {
+        if mtu != 0 && mtu != self.mtu {
+            self.set_mtu(mtu)?;
+        }
+        let gone: Vec<_> =
+            self.addresses.iter().copied().filter(|a| !addresses.contains(a)).collect();
+        for (address, prefix) in gone {
+            self.tap.remove_address(address, prefix)?;
+            self.addresses.retain(|a| *a != (address, prefix));
+        }
+        for (address, prefix) in addresses {
+            if self.addresses.contains(&(*address, *prefix)) {
+                continue;
+            }
+            match self.tap.add_address(*address, *prefix) {
+                // A machine without IPv6 still has the IPv4 overlay.
+                Err(error @ TapError::NoIpv6 { .. }) => tracing::warn!("{error}"),
+                result => result?,
+            }
+            self.addresses.push((*address, *prefix));
+        }
+        Ok(())
+    }
+
+    /// The interface's name.
+    pub(crate) fn name(&self) -> &str {
+        self.tap.name()
+    }
+
+    /// Largest packet, bytes.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// What frames may leave undone.
+    pub(crate) fn offloads(&self) -> ipop_uring::Offloads {
+        self.tap.offloads()
+    }
+
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), TapError> {
+        self.tap.set_mtu(mtu)?;
+        // One super-segment of the host is then one send, one receive and one write.
+        let segments = DATAGRAM_LEN_MAX / (usize::from(mtu) + SEAL_OVERHEAD + PART_OVERHEAD);
+        let segments = segments.clamp(1, SEGMENTS_MAX);
+        self.tap.set_gso_segments_max(u32::try_from(segments).unwrap_or(1))?;
+        self.mtu = mtu;
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The link table: one row per peer, kept in its place as long as the peer has a link.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipop_crypto::{Cipher, Fingerprint};
+use ipop_link::LinkStatus;
+use ipop_shm::RowWriter;
+use ipop_steer as steer;
+use ipop_wire::LinkIndex;
+
+use crate::clock::unix_ms_of;
+use crate::exchange::LinkReport;
+use crate::steering::{kind_out, path_kind_out, state_out};
+
+/// The table and which row is whose.
+pub(crate) struct Rows {
+    writer: RowWriter,
+    places: BTreeMap<Fingerprint, usize>,
+    written: BTreeMap<usize, Vec<u8>>,
+}
+
+/// What the agent knows of a peer beside the link's status.
+pub(crate) struct PeerView<'a> {
+    /// Name for people.
+    pub name: &'a str,
+    /// Overlay networks routed to it.
+    pub routes: &'a [(IpAddr, u8)],
+    /// What its earlier sessions carried.
+    pub carried: &'a Carried,
+}
+
+/// What a peer's sessions carried, those that are over included.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Carried {
+    sessions: BTreeMap<u32, LinkReport>,
+    past: [u64; 5],
+}
+
+impl Carried {
+    /// Takes a session's latest report.
+    pub(crate) fn learn(&mut self, report: LinkReport) {
+        self.sessions.insert(report.index.0, report);
+    }
+
+    /// Keeps the sum of a session that is over.
+    pub(crate) fn retire(&mut self, index: LinkIndex) {
+        if let Some(report) = self.sessions.remove(&index.0) {
+            let sum = self.past.iter_mut().zip(numbers(&report));
+            sum.for_each(|(past, number)| *past += number);
+        }
+    }
+
+    fn totals(&self) -> [u64; 5] {
+        let mut totals = self.past;
+        for report in self.sessions.values() {
+            totals.iter_mut().zip(numbers(report)).for_each(|(total, number)| *total += number);
+        }
+        totals
+    }
+}
+
+fn numbers(report: &LinkReport) -> [u64; 5] {
+    let c = &report.counters;
+    [c.bytes_in, c.bytes_out, c.datagrams_in, c.datagrams_out, c.drops]
+}
+
+impl Rows {
+    pub(crate) fn new(writer: RowWriter) -> Self {
+        Self { writer, places: BTreeMap::new(), written: BTreeMap::new() }
+    }
+
+    /// Shows a link; a table that is full shows the first ones.
+    pub(crate) fn show(&mut self, status: &LinkStatus, view: &PeerView<'_>) {
+        let Some(place) = self.place(status.peer) else { return };
+        let row = row(status, view).emit();
+        if self.written.get(&place).is_some_and(|before| before[..] == row[..]) {
+            return;
+        }
+        if let Err(error) = self.writer.write(place, &row) {
+            tracing::debug!("link table: {error}");
+        }
+        self.written.insert(place, row.to_vec());
+    }
+
+    /// Empties the row of a peer without a link.
+    pub(crate) fn clear(&mut self, peer: &Fingerprint) {
+        if let Some(place) = self.places.remove(peer) {
+            self.written.remove(&place);
+            if let Err(error) = self.writer.clear(place) {
+                tracing::debug!("link table: {error}");
+            }
+        }
+    }
+
+    fn place(&mut self, peer: Fingerprint) -> Option<usize> {
+        if let Some(place) = self.places.get(&peer) {
+            return Some(*place);
+        }
+        let taken: Vec<_> = self.places.values().copied().collect();
+        let free = (0..self.writer.count()).find(|place| !taken.contains(place))?;
+        self.places.insert(peer, free);
+        Some(free)
+    }
+}
+
+fn row(status: &LinkStatus, view: &PeerView<'_>) -> steer::LinkRow {
+    let [bytes_in, bytes_out, packets_in, packets_out, drops] = view.carried.totals();
+    let current = status.keys.and_then(|keys| view.carried.sessions.get(&keys.index.0));
+    let mut row = steer::LinkRow::new(steer::Fingerprint(status.peer.0), status.session);
+    row.state = state_out(status.state);
+    row.name = view.name.to_owned();
+    row.reason.clone_from(&status.reason);
+    row.addresses = view.routes.iter().copied().take(steer::limits::ROW_ADDRESSES_MAX).collect();
+    (row.bytes_in, row.bytes_out) = (bytes_in, bytes_out);
+    (row.packets_in, row.packets_out, row.drops) = (packets_in, packets_out, drops);
+    row.rtt_us = status.rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
+    row.epoch = current.map_or(0, |report| u32::try_from(report.epoch).unwrap_or(u32::MAX));
+    row.last_heard_ms = current.and_then(|report| report.heard).map_or(0, unix_ms_of);
+    if let Some(keys) = status.keys {
+        row.cipher = Some(cipher_out(keys.cipher));
+        row.lanes = 1;
+        row.established_ms = unix_ms_of(keys.established);
+    }
+    if let Some(path) = status.path {
+        row.path = Some(path_kind_out(path.kind));
+        (row.local, row.remote) = (Some(path.local), Some(path.remote));
+        row.local_kind = Some(kind_out(path.local_kind));
+        row.remote_kind = Some(kind_out(path.remote_kind));
+    }
+    row
+}
+
+fn cipher_out(cipher: Cipher) -> steer::Cipher {
+    match cipher {
+        Cipher::Aes128Gcm => steer::Cipher::Aes128Gcm,
+        Cipher::Aes256Gcm => steer::Cipher::Aes256Gcm,
+        Cipher::ChaCha20Poly1305 => steer::Cipher::ChaCha20Poly1305,
+    }
+}

@@ -1,0 +1,265 @@
+//! One worker: frames from its tap queue to its UDP sockets and back.
+//!
+//! A turn is: wait and reap once; then, in the order of the batch, fates of outputs, orders, the
+//! datagrams (ingress), the frames (egress); then flush what waited for the end of the batch. What
+//! was queued reaches the kernel with the next wait.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use ipop_pipeline::{Pipeline, SendRun, Sink, Source, ToAgent};
+use ipop_steer::{Counter, DropReason};
+use ipop_uring::{Batch, Completion, Destination, OutputSlot, Port, PortError};
+use ipop_wire::{LinkIndex, channel};
+
+use crate::counting::Publisher;
+use crate::exchange::{FromWorker, Inbox, LinkReport, Notes, ToWorker};
+
+/// Orders carried out in one turn at most, so that packets are not held up by them.
+const ORDERS_PER_TURN: usize = 64;
+
+/// Where each session's datagrams go.
+type Destinations = HashMap<LinkIndex, Destination>;
+
+/// A worker on any port.
+pub(crate) struct Worker<P: Port> {
+    port: P,
+    pipeline: Pipeline<OutputSlot>,
+    destinations: Destinations,
+    inbox: Inbox,
+    notes: Notes,
+    counters: Publisher,
+    stopping: bool,
+}
+
+impl<P: Port> Worker<P> {
+    pub(crate) fn new(
+        port: P,
+        pipeline: Pipeline<OutputSlot>,
+        inbox: Inbox,
+        notes: Notes,
+        counters: Publisher,
+    ) -> Self {
+        let destinations = Destinations::new();
+        Self { port, pipeline, destinations, inbox, notes, counters, stopping: false }
+    }
+
+    /// Turns until told to stop, or the port ends.
+    pub(crate) fn run(mut self, mut batch: Batch) {
+        let result = loop {
+            if let Err(error) = self.turn(None, &mut batch) {
+                break Some(error.to_string());
+            }
+            if self.stopping {
+                break None;
+            }
+        };
+        // The queue has room again soon: nobody else is left to fill it.
+        while !self.notes.send(FromWorker::Ended(result.clone())) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// One turn, see the head of this file.
+    pub(crate) fn turn(
+        &mut self,
+        wait: Option<Duration>,
+        batch: &mut Batch,
+    ) -> Result<(), PortError> {
+        self.port.wait(wait, batch)?;
+        self.counters.add(Counter::KernelEntries, 1);
+        let now = Instant::now();
+        for completion in batch.drain() {
+            self.on_completion(now, completion);
+        }
+        let mut sink = Kernel {
+            port: &mut self.port,
+            destinations: &self.destinations,
+            notes: &self.notes,
+            counters: &self.counters,
+        };
+        self.pipeline.flush_ingress(now, &mut sink);
+        self.pipeline.flush_egress(&mut sink);
+        Ok(())
+    }
+
+    fn on_completion(&mut self, now: Instant, completion: Completion) {
+        let mut sink = Kernel {
+            port: &mut self.port,
+            destinations: &self.destinations,
+            notes: &self.notes,
+            counters: &self.counters,
+        };
+        match completion {
+            Completion::Sent { .. } | Completion::Written { .. } => {}
+            Completion::SendFailed { error, .. } => {
+                tracing::trace!("send failed: {error}");
+                self.counters.drop(DropReason::SendFailed);
+            }
+            Completion::WriteFailed { error, .. } => {
+                tracing::trace!("tap write failed: {error}");
+                self.counters.drop(DropReason::TapWriteFailed);
+            }
+            Completion::DatagramLost => self.counters.drop(DropReason::BuffersExhausted),
+            Completion::Doorbell => self.obey(now),
+            Completion::Datagram(datagram) => {
+                let source = Source { remote: datagram.remote(), local: datagram.local_ip() };
+                let (data, size) = (datagram.data(), datagram.segment_size());
+                self.pipeline.ingress(now, data, size, source, &mut sink);
+                self.port.release_datagram(datagram);
+            }
+            Completion::TapFrame(frame) => {
+                self.pipeline.egress(now, frame.bytes(), &mut sink);
+                self.port.release_frame(frame);
+            }
+        }
+    }
+
+    fn obey(&mut self, now: Instant) {
+        for _ in 0..ORDERS_PER_TURN {
+            let Some(order) = self.inbox.take() else { return };
+            self.on_order(now, order);
+        }
+        // The bell has been answered: whatever is left needs another ring.
+        self.inbox.ring_again();
+    }
+
+    fn on_order(&mut self, now: Instant, order: ToWorker) {
+        match order {
+            ToWorker::Install(entry, destination) => {
+                self.set_destination(entry.index, destination);
+                self.pipeline.install_link(*entry);
+            }
+            ToWorker::SetPath { index, path } => {
+                self.set_destination(index, path.map(|(_, destination)| destination));
+                self.pipeline.set_path(index, path.map(|(path, _)| path));
+            }
+            ToWorker::Activate(index) => {
+                self.pipeline.use_link(index);
+            }
+            ToWorker::Remove(index) => {
+                self.destinations.remove(&index);
+                self.pipeline.remove_link(index);
+            }
+            ToWorker::SendControl { index, channel, data } => {
+                self.send_control(now, index, channel, &data);
+            }
+            ToWorker::AddRoute { address, prefix, mac } => {
+                self.pipeline.add_route(address, prefix, mac);
+            }
+            ToWorker::RemoveRoute { address, prefix } => {
+                self.pipeline.remove_route(address, prefix);
+            }
+            ToWorker::SetOwnAddresses(addresses) => self.pipeline.set_addresses(&addresses),
+            ToWorker::Report => self.report(now),
+            ToWorker::Stop => self.stopping = true,
+        }
+    }
+
+    fn set_destination(&mut self, index: LinkIndex, destination: Option<Destination>) {
+        match destination {
+            Some(destination) => drop(self.destinations.insert(index, destination)),
+            None => drop(self.destinations.remove(&index)),
+        }
+    }
+
+    fn send_control(&mut self, now: Instant, index: LinkIndex, channel: Option<u16>, data: &[u8]) {
+        let Some(destination) = self.destinations.get(&index) else {
+            return self.counters.drop(DropReason::LinkNotUp);
+        };
+        let Some(mut slot) = self.port.output() else {
+            return self.counters.drop(DropReason::OutputFull);
+        };
+        match self.pipeline.seal_control(now, index, channel, data, &mut slot) {
+            Ok(len) => self.port.send(slot, len, len, destination),
+            Err(reason) => {
+                tracing::debug!("a control frame is not sent: {}", reason.name());
+                self.counters.drop(DropReason::LinkNotUp);
+                self.port.discard(slot);
+            }
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.pipeline.maintain(now);
+        self.counters.publish(self.pipeline.counters());
+        let links = self.pipeline.link_statuses().map(|link| LinkReport {
+            index: link.index,
+            counters: link.counters,
+            epoch: link.sealing_epoch,
+            heard: link.heard,
+        });
+        let report = FromWorker::Report(links.collect());
+        // The next report says it all again.
+        let _ = self.notes.send(report);
+    }
+}
+
+/// The kernel and the agent, as the pipeline puts things out.
+struct Kernel<'a, P: Port> {
+    port: &'a mut P,
+    destinations: &'a Destinations,
+    notes: &'a Notes,
+    counters: &'a Publisher,
+}
+
+impl<P: Port> Sink for Kernel<'_, P> {
+    type Slot = OutputSlot;
+
+    fn reserve(&mut self) -> Option<OutputSlot> {
+        self.port.output()
+    }
+
+    fn discard(&mut self, slot: OutputSlot) {
+        self.port.discard(slot);
+    }
+
+    fn send(&mut self, slot: OutputSlot, run: SendRun) {
+        match self.destinations.get(&run.link) {
+            Some(destination) => self.port.send(slot, run.len, run.segment_size, destination),
+            None => {
+                self.counters.drop(DropReason::LinkNotUp);
+                self.port.discard(slot);
+            }
+        }
+    }
+
+    fn write_tap(&mut self, slot: OutputSlot, range: Range<usize>) {
+        self.port.write_tap(slot, range);
+    }
+
+    fn to_agent(&mut self, item: ToAgent<'_>) {
+        if !self.notes.send(note(item)) {
+            self.counters.drop(DropReason::AgentQueueFull);
+        }
+    }
+}
+
+/// The item as a value of its own; a datagram as it came.
+fn note(item: ToAgent<'_>) -> FromWorker {
+    let datagram = |source: Source, data: Vec<u8>| {
+        let (local, remote): (_, SocketAddr) = (source.local, source.remote);
+        FromWorker::Datagram { local, remote, data }
+    };
+    match item {
+        ToAgent::Stun { source, datagram: data }
+        | ToAgent::TurnChannel { source, datagram: data } => datagram(source, data.to_vec()),
+        ToAgent::Handshake { source, channel, header, body } => {
+            let mut data = Vec::with_capacity(body.len() + 20);
+            let inner_len = header.emit().len() + body.len();
+            if let Some(number) = channel {
+                let inner_len = u16::try_from(inner_len).unwrap_or(u16::MAX);
+                data.extend_from_slice(&channel::channel_prefix(number, inner_len));
+            }
+            data.extend_from_slice(&header.emit());
+            data.extend_from_slice(body);
+            datagram(source, data)
+        }
+        ToAgent::Control { link, body, .. } => {
+            FromWorker::Control { index: link, data: body.to_vec() }
+        }
+        ToAgent::NoRoute(address) => FromWorker::NoRoute(address),
+    }
+}
