@@ -11,25 +11,33 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::error::{CreateError, OpenError};
 use crate::layout::{
-    HEADER_WORDS, Header, HeaderFault, PAGE, VERSION, VERSION_MAJOR, VERSION_WORD,
+    HEADER_WORDS, Header, HeaderFault, PAGE, SUCCESSION_LOCK, VERSION, VERSION_MAJOR, VERSION_WORD,
 };
 use crate::lock;
 use crate::memory::{Access, Memory, WORD};
 use crate::presence::Role;
 use crate::sync::Ordering;
 
-/// The file at the path before a new segment comes there, its datapath's role locked: no other
-/// datapath can replace it meanwhile.
-pub(crate) struct Predecessor {
-    pub(crate) generation: u64,
-    file: File,
+/// The file at the path before a new segment comes there.
+pub(crate) enum Predecessor {
+    /// There is none.
+    Nothing,
+    /// A segment whose datapath is gone, and which nobody else can replace meanwhile.
+    Dead {
+        /// Of the segment; 0 if its header cannot be read.
+        generation: u64,
+        /// Holds the lock that keeps other creators away.
+        file: File,
+    },
+    /// Another datapath is replacing it right now.
+    Busy,
 }
 
 impl Predecessor {
-    /// Nothing at the path is `None`. A file that is no segment is nobody's to overwrite.
-    pub(crate) fn lock(path: &Path) -> Result<Option<Self>, CreateError> {
+    /// Looks at the path. A file that is no segment is nobody's to overwrite.
+    pub(crate) fn at(path: &Path) -> Result<Self, CreateError> {
         let file = match open_file(path, Access::Write) {
-            Err(OpenError::NotFound { .. }) => return Ok(None),
+            Err(OpenError::NotFound { .. }) => return Ok(Self::Nothing),
             result => result?,
         };
         let generation = match read_header(path, &file) {
@@ -39,49 +47,40 @@ impl Predecessor {
             }
             Err(_) => 0,
         };
-        if !lock::try_lock(&file, Role::Datapath.lock_byte()).map_err(io_error(path, "lock"))? {
-            let pid = pid_in_file(&file, Role::Datapath);
+        // Not the lock of the role: a controller that attaches just now would take this process
+        // for the living datapath of the old segment.
+        if !lock::try_lock(&file, SUCCESSION_LOCK).map_err(io_error(path, "lock"))? {
+            return Ok(Self::Busy);
+        }
+        let role = Role::Datapath;
+        if lock::is_locked(&file, role.lock_byte()).map_err(io_error(path, "ask for locks"))? {
+            let pid = pid_in_file(&file, role);
             return Err(CreateError::DatapathLives { path: path.to_owned(), pid });
         }
-        Ok(Some(Self { generation, file }))
+        Ok(Self::Dead { generation, file })
     }
 
-    /// Whether the path still leads to this file.
-    fn is_at(&self, path: &Path) -> bool {
-        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let here = fs::symlink_metadata(path).map(identity).ok();
-        here.is_some() && here == self.file.metadata().map(identity).ok()
+    /// Generation of the segment; 0 if there is none.
+    pub(crate) fn generation(&self) -> u64 {
+        if let Self::Dead { generation, .. } = self { *generation } else { 0 }
     }
 }
 
-/// Makes the new file beside the path and moves it there, finished; `None` if somebody else was
-/// faster. The old file's lock is held until then.
-pub(crate) fn publish(
-    path: &Path,
-    header: &Header,
-    old: Option<Predecessor>,
-) -> Result<Option<Arc<Memory>>, OpenError> {
-    let draft = Draft::new(path)?;
-    let memory = draft.fill(header)?;
-    let moved = match &old {
-        Some(old) if !old.is_at(path) => return Ok(None),
-        Some(_) => fs::rename(&draft.path, path),
-        None => fs::hard_link(&draft.path, path),
-    };
-    match moved {
-        Err(error) if old.is_none() && error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-        result => result.map(|()| Some(memory)).map_err(io_error(path, "put the new segment")),
-    }
+/// Whether the path leads to this file.
+fn leads_to(path: &Path, file: &File) -> bool {
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let here = fs::symlink_metadata(path).map(identity).ok();
+    here.is_some() && here == file.metadata().map(identity).ok()
 }
 
 /// A segment that is being made. Its name goes away with it.
-struct Draft {
+pub(crate) struct Draft {
     path: PathBuf,
     file: File,
 }
 
 impl Draft {
-    fn new(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn new(path: &Path) -> Result<Self, OpenError> {
         static DRAFTS: AtomicU32 = AtomicU32::new(0);
         let number = DRAFTS.fetch_add(1, StdOrdering::Relaxed);
         let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -97,7 +96,7 @@ impl Draft {
 
     /// Gives the file its length, header and lock. All room is allocated now, because a full file
     /// system would later show as SIGBUS.
-    fn fill(&self, header: &Header) -> Result<Arc<Memory>, OpenError> {
+    pub(crate) fn fill(&self, header: &Header) -> Result<Arc<Memory>, OpenError> {
         let len = (header.plan.len * WORD) as u64;
         allocate(&self.file, len).map_err(io_error(&self.path, "allocate its room"))?;
         let file = self.file.try_clone().map_err(io_error(&self.path, "duplicate it"))?;
@@ -110,6 +109,20 @@ impl Draft {
         // The segment is ready, but for its being at its place.
         words[VERSION_WORD].store(VERSION, Ordering::Release);
         Ok(memory)
+    }
+
+    /// Moves the finished file to its path; false if somebody else was faster.
+    pub(crate) fn publish(self, path: &Path, old: &Predecessor) -> Result<bool, OpenError> {
+        let moved = match old {
+            Predecessor::Nothing => fs::hard_link(&self.path, path),
+            // As long as the path leads there, its lock keeps all others from replacing it.
+            Predecessor::Dead { file, .. } if leads_to(path, file) => fs::rename(&self.path, path),
+            Predecessor::Dead { .. } | Predecessor::Busy => return Ok(false),
+        };
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            result => result.map(|()| true).map_err(io_error(path, "put the new segment there")),
+        }
     }
 }
 

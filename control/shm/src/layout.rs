@@ -33,8 +33,9 @@
 //! Words 64 and on change; the others never do once the version is there. Programs of the same
 //! major version understand each other. What stays in every version is the magic, the place of the
 //! version, and the locks: byte 0 of the file is locked (open file description lock, exclusive) by
-//! the living datapath, byte 1 by the living controller. The kernel drops a lock when its holder
-//! dies, whichever way, and in whichever process id namespace.
+//! the living datapath, byte 1 by the living controller, byte 2 by a new datapath while it replaces
+//! the file. The kernel drops a lock when its holder dies, whichever way, and in whichever process
+//! id namespace.
 
 use crate::counters::counter_words;
 use crate::memory::{LINE_WORDS, WORD, words_for};
@@ -50,6 +51,8 @@ const VERSION_MINOR: u64 = 0;
 pub(crate) const VERSION: u64 = VERSION_MAJOR << 16 | VERSION_MINOR;
 
 pub(crate) const PAGE: usize = 4096;
+/// The byte of the file whose lock is the right to replace the file.
+pub(crate) const SUCCESSION_LOCK: i64 = 2;
 /// Words of the header.
 pub(crate) const HEADER_WORDS: usize = PAGE / WORD;
 pub(crate) const VERSION_WORD: usize = 1;

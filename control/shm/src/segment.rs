@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::counters::{CounterReader, WorkerCounters};
 use crate::error::{AttachError, CreateError, OpenError};
 use crate::error_log::{ErrorLog, ErrorLogReader};
-use crate::file::{Predecessor, io_error, map, open, pid_in_file, publish};
+use crate::file::{Draft, Predecessor, io_error, map, open, pid_in_file};
 use crate::layout::{Header, Layout, Plan, Region};
 use crate::lock;
 use crate::memory::{Access, Memory, Span};
@@ -14,8 +15,10 @@ use crate::presence::{Holder, Role, Watch};
 use crate::ring::{Consumer, Producer, Ring, RingState};
 use crate::rows::{RowReader, RowWriter, Table};
 
-/// How often `create` looks again when others come first.
-const CREATE_TRIES: usize = 16;
+/// How often `create` looks again when others come first, and how long it waits while another one
+/// is at it, which takes that one some milliseconds.
+const CREATE_TRIES: usize = 200;
+const CREATE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The datapath's end of a segment. The parts may go to different threads; the role is held until
 /// the last of them is dropped.
@@ -110,11 +113,17 @@ impl Observer {
 pub fn create(path: &Path, layout: &Layout) -> Result<DatapathEnd, CreateError> {
     let plan = layout.plan()?;
     for _ in 0..CREATE_TRIES {
-        let old = Predecessor::lock(path)?;
-        let generation = old.as_ref().map_or(0, |old| old.generation).saturating_add(1);
-        let header = Header { layout: *layout, plan, generation };
-        if let Some(memory) = publish(path, &header, old)? {
-            return Ok(DatapathEnd::new(&memory, &header));
+        let old = Predecessor::at(path)?;
+        if let Predecessor::Busy = old {
+            std::thread::sleep(CREATE_PAUSE);
+            continue;
+        }
+        let header =
+            Header { layout: *layout, plan, generation: old.generation().saturating_add(1) };
+        let draft = Draft::new(path)?;
+        let end = DatapathEnd::new(&draft.fill(&header)?, &header);
+        if draft.publish(path, &old)? {
+            return Ok(end);
         }
     }
     Err(CreateError::Contended { path: path.to_owned() })

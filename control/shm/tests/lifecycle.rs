@@ -323,6 +323,29 @@ fn few_cases() -> ProptestConfig {
     ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() }
 }
 
+/// A controller that looks while the old file is being replaced finds the dead segment or the
+/// living one, and never takes the first for the second.
+#[test]
+fn the_new_datapath_is_not_taken_for_the_old_one() {
+    let scratch = Scratch::new();
+    let path = scratch.segment();
+    for generation in 1..=50 {
+        let end = std::thread::scope(|scope| {
+            let creator = scope.spawn(|| create(&path, &layout()).expect("the only datapath"));
+            loop {
+                match attach(&path, WORDS) {
+                    Ok(controller) => break assert_eq!(controller.generation, generation),
+                    Err(AttachError::DatapathGone { .. }) => {}
+                    Err(AttachError::Open(OpenError::NotFound { .. })) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            creator.join().expect("no panic")
+        });
+        assert_eq!(end.generation, generation);
+    }
+}
+
 proptest! {
     #![proptest_config(few_cases())]
 

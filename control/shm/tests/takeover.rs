@@ -42,11 +42,28 @@ fn read(bytes: &[u8]) -> (Kind, u64, u64) {
     (kind, epoch, number)
 }
 
-fn spawn(role: &str, path: &Path) -> Child {
+/// A process that does not outlive the test, even if that fails.
+struct Victim(Child);
+
+impl Victim {
+    fn kill(&mut self) {
+        self.0.kill().expect("a living child");
+        self.0.wait().expect("a dead child");
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(role: &str, path: &Path) -> Victim {
     let program = std::env::current_exe().expect("this program");
     let mut command = Command::new(program);
     command.args(["the_killed", "--exact"]).env(ROLE, role).env(PATH, path);
-    command.stdout(Stdio::null()).spawn().expect("this program again")
+    Victim(command.stdout(Stdio::null()).spawn().expect("this program again"))
 }
 
 /// No test, but the other process of the tests below: works until it is killed.
@@ -152,10 +169,9 @@ fn controllers_come_and_are_killed_and_nothing_is_lost_or_torn() {
             if killed_at.is_none() && ledger.epoch == round {
                 killed_at = Some(Instant::now() + Duration::from_micros(500 + round * 613 % 7000));
             }
-            assert!(child.try_wait().expect("a child").is_none(), "the child has failed");
+            assert!(child.0.try_wait().expect("a child").is_none(), "the child has failed");
         }
-        child.kill().expect("a living child");
-        child.wait().expect("a dead child");
+        child.kill();
         ledger.drain(&mut end.commands);
         assert_eq!(ledger.epoch, round);
 
@@ -204,8 +220,7 @@ fn a_killed_datapath_leaves_a_segment_to_look_at_and_to_replace() {
                 taken = number + 1;
             }
         }
-        child.kill().expect("a living child");
-        child.wait().expect("a dead child");
+        child.kill();
         assert!(!controller.datapath.presence().expect("locks").alive);
         while let Some(event) = controller.events.pop().expect("a sound ring") {
             read(event);
