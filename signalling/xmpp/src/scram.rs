@@ -259,7 +259,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_challenges_never_panic(challenge in any::<Vec<u8>>(), text in "[rsiv=,a-z0-9]{0,80}") {
+        fn arbitrary_challenges_never_panic(
+            challenge in any::<Vec<u8>>(),
+            text in "[rsiv=,a-z0-9]{0,80}",
+        ) {
             let mut scram = scram(Hash::Sha1, "a");
             let _ = scram.respond(&challenge);
             let _ = scram.respond(text.as_bytes());

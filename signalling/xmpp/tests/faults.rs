@@ -137,3 +137,22 @@ fn round_trips_are_few() {
         }
     });
 }
+
+/// A server that stops answering without closing anything.
+#[test]
+#[ignore = "takes a minute of waiting; the same in virtual time is a unit test"]
+fn a_frozen_server_is_noticed_within_a_minute() {
+    network::private("a_frozen_server_is_noticed_within_a_minute", async {
+        let server = Prosody::new();
+        let mut peer = Peer::start(server.config("alice"), announcement("alpha", 1));
+        peer.online().await;
+        server.freeze();
+        let began = Instant::now();
+        let offline =
+            |h: &ipop_signal::Happening| matches!(h, ipop_signal::Happening::Offline { .. });
+        assert!(peer.hears(Duration::from_secs(60), offline).await);
+        println!("noticed after {:?}", began.elapsed());
+        server.thaw();
+        peer.online().await;
+    });
+}

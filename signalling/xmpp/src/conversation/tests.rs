@@ -624,7 +624,8 @@ proptest! {
     ) {
         let mut table = Table::inside(&[2]);
         for (name, from, kind, id, payload, pause) in stanzas {
-            table.stanza(&format!("<{name} from='{from}' type='{kind}' id='{id}'>{payload}</{name}>"));
+            let head = format!("<{name} from='{from}' type='{kind}' id='{id}'>");
+            table.stanza(&format!("{head}{payload}</{name}>"));
             table.wait(Duration::from_secs(pause));
         }
     }

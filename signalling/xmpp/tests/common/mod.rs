@@ -26,6 +26,11 @@ pub trait Server {
     /// Where its files are; the certificates among them.
     fn scratch(&self) -> &Scratch;
 
+    /// What it wrote down.
+    fn log(&self) -> String {
+        String::from_utf8_lossy(&self.scratch().read("log")).into_owned()
+    }
+
     /// What a client needs for an account at this server.
     fn config(&self, user: &str) -> Config {
         let room = format!("net@conference.{}", self.domain());

@@ -23,7 +23,7 @@ pub fn private(test: &str, body: impl Future<Output = ()>) {
         .arg("ip link set lo up && exec \"$@\"")
         .arg("sh")
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .args(["--exact", test, "--nocapture", "--test-threads", "1", "--include-ignored"])
         .env(INSIDE, "1")
         .arg0("unshare")
         .status()
