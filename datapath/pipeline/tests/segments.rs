@@ -1,0 +1,223 @@
+//! Super-segments: cutting and joining gives the original bytes; and whatever subset of the parts
+//! arrives, in whatever order and however often, exactly their segments reach the tap, correct.
+
+mod kit;
+
+use ipop_pipeline::{Config, Drop, Path, Total};
+use ipop_wire::vnet::GsoType;
+use ipop_wire::{HEADER_LEN, Header};
+use kit::frames::{Shape, any_super_segment};
+use kit::segmenter::{headers_len, segment};
+use kit::{MAC_B, Pair, Written, direct, source};
+use proptest::prelude::*;
+
+fn any_path() -> impl Strategy<Value = Path> {
+    let channel = proptest::option::of(0x4000..=0x4fffu16);
+    (channel, prop_oneof![600..1500u16, Just(1472u16), 1500..9000u16])
+        .prop_map(|(channel, datagram_len)| Path { channel, datagram_len })
+}
+
+fn sorted(mut segments: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    segments.sort();
+    segments
+}
+
+fn all_segments(written: &[Written]) -> Vec<Vec<u8>> {
+    written.iter().flat_map(segment).collect()
+}
+
+proptest! {
+    #![proptest_config(kit::cases(300))]
+
+    #[test]
+    fn joining_undoes_cutting((shape, gso_size, has_ecn) in any_super_segment(), path in any_path()) {
+        let original = shape.super_segment(gso_size, has_ecn);
+        let mut pair = Pair::new(path);
+        let written = pair.carry(&[original.to_bytes()]);
+        prop_assert_eq!(pair.drops(), 0);
+        let room = usize::from(path.datagram_len) - 36 - headers_len(&original.frame) - 12;
+        if usize::from(gso_size) <= room && original.vnet.gso_size < shape.payload_len as u16 {
+            prop_assert_eq!(written, vec![original]);
+        } else if shape.is_tcp {
+            prop_assert_eq!(written.len(), 1);
+            prop_assert_eq!(&written[0].frame, &original.frame);
+        } else {
+            let sent: Vec<_> = sorted(segment(&original));
+            prop_assert_eq!(sorted(all_segments(&written)), sent);
+        }
+    }
+
+    #[test]
+    fn any_parts_in_any_order_give_correct_segments(
+        (shape, gso_size, has_ecn) in any_super_segment(),
+        path in any_path(),
+        fate in proptest::collection::vec((0..10u8, any::<prop::sample::Index>()), 200),
+        grouping in proptest::collection::vec(0..6usize, 200),
+    ) {
+        let original = shape.super_segment(gso_size, has_ecn);
+        let mut pair = Pair::new(path);
+        let datagrams = pair.seal(&[original.to_bytes()]);
+        prop_assume!(is_row_of_segments(&datagrams, path));
+
+        // Lose a tenth, double a tenth, move some elsewhere.
+        let mut arriving = Vec::new();
+        for (datagram, (fate, place)) in datagrams.iter().zip(&fate) {
+            match fate {
+                0 => {}
+                1 => arriving.extend([datagram, datagram]),
+                2 => arriving.insert(place.index(arriving.len() + 1), datagram),
+                _ => arriving.push(datagram),
+            }
+        }
+        let mut written = Vec::new();
+        let mut rest = &arriving[..];
+        for group in &grouping {
+            if rest.is_empty() {
+                break;
+            }
+            let taken = deliver_group(&mut pair, rest, *group);
+            rest = &rest[taken..];
+            if group % 3 == 0 {
+                written.extend(pair.flush());
+            }
+        }
+        for datagram in rest {
+            pair.b.ingress(pair.now, datagram, datagram.len(), source(), &mut pair.b_out);
+        }
+        written.extend(pair.flush());
+
+        let mut here: Vec<usize> = arriving.iter().map(|d| part_index(d, path)).collect();
+        here.sort_unstable();
+        here.dedup();
+        let expected = expected_segments(&original, &datagrams, path, &here);
+        prop_assert_eq!(sorted(all_segments(&written)), sorted(expected));
+        let doubled = arriving.len() - here.len();
+        prop_assert_eq!(pair.drops_at_b(Drop::Replayed), doubled as u64);
+        prop_assert_eq!(pair.drops(), doubled as u64);
+    }
+
+    #[test]
+    fn a_tap_without_uso_gets_datagrams(
+        (mut shape, gso_size, _) in any_super_segment(), path in any_path(),
+        lost in any::<prop::sample::Index>(),
+    ) {
+        shape.is_tcp = false;
+        let original = shape.super_segment(gso_size, false);
+        let config = Config { takes_uso: false, ..Config::new(MAC_B, 1500) };
+        let mut pair = Pair::with_config(path, config);
+        let mut datagrams = pair.seal(&[original.to_bytes()]);
+        prop_assume!(is_row_of_segments(&datagrams, path));
+        let all = datagrams.clone();
+        datagrams.remove(lost.index(datagrams.len()));
+        let here: Vec<usize> = datagrams.iter().map(|d| part_index(d, path)).collect();
+        pair.b_out = kit::Memory::new(200);
+        let written = pair.open(&datagrams);
+        prop_assert!(written.iter().all(|frame| frame.vnet.gso_type == GsoType::None));
+        let expected = expected_segments(&original, &all, path, &here);
+        prop_assert_eq!(sorted(all_segments(&written)), sorted(expected));
+    }
+}
+
+/// Whether the row was cut by segments: fragments of single datagrams are another test's matter.
+fn is_row_of_segments(datagrams: &[Vec<u8>], path: Path) -> bool {
+    let counts: Vec<_> = datagrams.iter().map(|d| header(d, path).part.count).collect();
+    counts.iter().all(|count| usize::from(*count) == datagrams.len())
+}
+
+fn header(datagram: &[u8], path: Path) -> Header {
+    let prefix = if path.channel.is_some() { 4 } else { 0 };
+    Header::parse(&datagram[prefix..]).expect("ours")
+}
+
+fn part_index(datagram: &[u8], path: Path) -> usize {
+    usize::from(header(datagram, path).part.index)
+}
+
+/// Hands datagrams of one size over in one receive, as GRO would; returns how many it took.
+fn deliver_group(pair: &mut Pair, datagrams: &[&Vec<u8>], group: usize) -> usize {
+    let size = datagrams[0].len();
+    let mut taken = 1;
+    while taken <= group && taken < datagrams.len() && datagrams[taken - 1].len() == size {
+        if datagrams[taken].len() > size {
+            break;
+        }
+        taken += 1;
+    }
+    let buffer: Vec<u8> = datagrams[..taken].iter().flat_map(|d| d.iter().copied()).collect();
+    pair.b.ingress(pair.now, &buffer, size, source(), &mut pair.b_out);
+    taken
+}
+
+/// The segments of the original that these parts carry. How much payload a part has follows from its
+/// length: what the first has, all but the last have.
+fn expected_segments(
+    original: &Written,
+    datagrams: &[Vec<u8>],
+    path: Path,
+    parts: &[usize],
+) -> Vec<Vec<u8>> {
+    let prefix = if path.channel.is_some() { 4 } else { 0 };
+    let total_len: usize = datagrams.iter().map(Vec::len).sum();
+    let payload_len = original.frame.len() - headers_len(&original.frame);
+    let overhead = (total_len - payload_len) / datagrams.len();
+    assert!(overhead >= prefix + HEADER_LEN + 16);
+    let part_len = datagrams[0].len() - overhead;
+    if datagrams.len() == 1 {
+        return if parts.is_empty() { Vec::new() } else { segment(original) };
+    }
+    // The path may have made segments smaller: then each part is one.
+    let mut original = original.clone();
+    original.vnet.gso_size = original.vnet.gso_size.min(part_len as u16);
+    let gso_size = usize::from(original.vnet.gso_size);
+    assert_eq!(part_len % gso_size, 0);
+    let segments = segment(&original);
+    let per_part = part_len / gso_size;
+    let of_part = |part: &usize| {
+        let start = part * per_part;
+        segments[start..(start + per_part).min(segments.len())].to_vec()
+    };
+    parts.iter().flat_map(of_part).collect()
+}
+
+#[test]
+fn one_read_is_one_send_is_one_write() {
+    let shape = Shape { payload_len: 44 * 1376, ..Shape::default() };
+    let frame = shape.super_segment(1376, false);
+    let mut pair = Pair::new(direct(1472));
+    for _ in 0..10 {
+        pair.seal_to_sends(&[frame.to_bytes()]);
+        let sends = std::mem::take(&mut pair.a_out.sends);
+        assert_eq!(sends.len(), 1);
+        let (bytes, run) = &sends[0];
+        assert_eq!((run.segment_size, bytes.len()), (1472, 44 * 1472));
+        pair.b.ingress(pair.now, bytes, run.segment_size, source(), &mut pair.b_out);
+        assert_eq!(pair.b_out.writes, [frame.clone()]);
+        assert_eq!(pair.flush(), [frame.clone()]);
+    }
+    assert_eq!(pair.b.counters().total(Total::SegmentsJoined), 10);
+}
+
+#[test]
+fn super_segments_share_a_send_but_are_not_split() {
+    let shape = Shape { payload_len: 10 * 1376, ..Shape::default() };
+    let frames: Vec<_> = (0..9).map(|_| shape.super_segment(1376, false).to_bytes()).collect();
+    let mut pair = Pair::new(direct(1472));
+    pair.seal_to_sends(&frames);
+    let lens: Vec<_> = pair.a_out.sends.iter().map(|(bytes, _)| bytes.len() / 1472).collect();
+    assert_eq!(lens, [40, 40, 10]);
+    let datagrams = pair.a_out.take_datagrams();
+    assert_eq!(pair.open(&datagrams).len(), 9);
+}
+
+#[test]
+fn a_super_segment_over_two_receives_is_still_one_write() {
+    let shape = Shape { payload_len: 20 * 1376, ..Shape::default() };
+    let frame = shape.super_segment(1376, false);
+    let mut pair = Pair::new(direct(1472));
+    let datagrams = pair.seal(&[frame.to_bytes()]);
+    let (early, late) = datagrams.split_at(7);
+    for part in [early, late] {
+        pair.b.ingress(pair.now, &part.concat(), 1472, source(), &mut pair.b_out);
+    }
+    assert_eq!(pair.flush(), [frame]);
+}
