@@ -1,3 +1,68 @@
-//! The `ipop` command.
+//! The `ipop` command: one program for all its processes.
+//!
+//! Each command is a module with a `run` function; what they share is `config` and `settings`
+//! (from file, ticket and flags to what runs), `instance` (the run directory), `snapshot` (what an
+//! instance's segment shows), `icmp` (pings through the overlay) and `failure` (how a command ends).
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod args;
+mod config;
+mod down;
+mod failure;
+mod icmp;
+mod instance;
+mod keygen;
+mod lab;
+mod ping;
+mod preflight;
+mod processes;
+mod settings;
+mod signals;
+mod snapshot;
+mod status;
+mod up;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let result = dispatch(cli.command);
+    result.unwrap_or_else(|failure| {
+        eprintln!("ipop: {failure}");
+        failure.exit_code()
+    })
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Up(flags) => up::run(&flags),
+        Command::Down(flags) => down::run(&flags),
+        Command::Status(flags) => status::run(&flags),
+        Command::Ping(flags) => ping::run(&flags),
+        Command::Wait(flags) => wait::run(&flags),
+        Command::Lab(flags) => lab::run(&flags),
+        Command::Hub(_) | Command::Netcheck(_) => Err(Failure::usage("not in this build yet")),
+        Command::Keygen(flags) => keygen::run(&flags),
+        Command::Datapath(flags) => processes::datapath(&flags),
+        Command::Controller(flags) => processes::controller(&flags),
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,263 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// One private network for machines that can only half reach each other.
+#[derive(Debug, Parser)]
+#[command(name = "ipop", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Join a group and stay in it until stopped (foreground).
+    Up(Up),
+    /// Stop a running instance.
+    Down(Instance),
+    /// Show an instance's links, paths and drops.
+    Status(Status),
+    /// Ping a peer through the overlay and show the path.
+    Ping(Ping),
+    /// Wait until enough peers are linked and answer.
+    Wait(Wait),
+    /// Find out what the network around this machine allows.
+    Netcheck(Netcheck),
+    /// Run the embedded rendezvous: XMPP, STUN and TURN in one process.
+    Hub(Hub),
+    /// Build a small internet on this machine and show a group in it.
+    Lab(Lab),
+    /// Make a node's key, or show the identity of one.
+    Keygen(Keygen),
+    /// The packet side of an instance; `ipop up` starts it.
+    #[command(hide = true)]
+    Datapath(Datapath),
+    /// The control side of an instance; `ipop up` starts it.
+    #[command(hide = true)]
+    Controller(Controller),
+}
+
+/// Which instance of this machine.
+#[derive(Args, Clone, Debug)]
+pub struct Instance {
+    /// The instance: its runtime files are under /run/ipop/<INSTANCE>. The only one that runs, if
+    /// there is just one.
+    #[arg(long, value_name = "INSTANCE")]
+    pub name: Option<String>,
+}
+
+/// `ipop up`.
+#[derive(Args, Debug)]
+pub struct Up {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", required_unless_present = "join", conflicts_with = "join")]
+    pub config: Option<PathBuf>,
+    /// A hub's join ticket, or @FILE that holds it.
+    #[arg(long, value_name = "TICKET")]
+    pub join: Option<String>,
+    /// Name of the instance.
+    #[arg(long, value_name = "INSTANCE")]
+    pub name: Option<String>,
+    /// Overlay address with prefix length, such as 10.77.0.1/24.
+    #[arg(long, value_name = "CIDR")]
+    pub address: Option<String>,
+    /// Overlay interface.
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Largest packet of the overlay interface, bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u16>,
+    /// The node's key; made when it does not exist. Default: /var/lib/ipop/<INSTANCE>/identity.pem
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+}
+
+/// `ipop status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ipop ping`.
+#[derive(Args, Debug)]
+pub struct Ping {
+    /// Name, overlay address or the first digits of the UID of a peer.
+    pub peer: String,
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// How many pings.
+    #[arg(short, long, default_value_t = 4)]
+    pub count: u32,
+    /// Pause between pings, seconds.
+    #[arg(short, long, default_value = "1", value_parser = seconds)]
+    pub interval: Duration,
+}
+
+/// `ipop wait`.
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// How many peers have to be linked and answer.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub peers: usize,
+    /// How long to wait, seconds.
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// `ipop netcheck`.
+#[derive(Args, Debug)]
+pub struct Netcheck {
+    /// Take the STUN and TURN servers from this configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A STUN server, such as stun:198.18.0.20:3478. May be given more than once.
+    #[arg(long, value_name = "URI")]
+    pub stun: Vec<String>,
+    /// A TURN server as URI,USERNAME,PASSWORD. May be given more than once.
+    #[arg(long, value_name = "SERVER")]
+    pub turn: Vec<String>,
+    /// Which running instance's servers to use, when neither --config nor --stun is given.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ipop hub`.
+#[derive(Args, Debug)]
+pub struct Hub {
+    /// Instance name: makes the default state folder /var/lib/ipop/<INSTANCE>.
+    #[arg(long, value_name = "INSTANCE", default_value = "hub")]
+    pub name: String,
+    /// Address and port of the XMPP listener; STUN and TURN are on UDP port 3478 beside it.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:5222", value_parser = listen)]
+    pub listen: SocketAddr,
+    /// UDP port of STUN and TURN.
+    #[arg(long, value_name = "PORT", default_value_t = 3478)]
+    pub stun_port: u16,
+    /// XMPP domain.
+    #[arg(long, value_name = "NAME", default_value = "hub.ipop")]
+    pub domain: String,
+    /// Where certificate, accounts and secrets are kept.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Write the join ticket to this file too (mode 0600).
+    #[arg(long, value_name = "FILE")]
+    pub ticket_file: Option<PathBuf>,
+    /// Address that nodes reach the hub at, when it is not one of this machine's own.
+    #[arg(long, value_name = "HOST")]
+    pub advertise: Vec<String>,
+    /// Make (or show anew) an account for a standard XMPP client, and end.
+    #[arg(long, value_name = "USER")]
+    pub add_account: Option<String>,
+}
+
+/// `ipop lab`.
+#[derive(Args, Debug)]
+pub struct Lab {
+    /// Instance name: prefix of the nodes' names.
+    #[arg(long, value_name = "INSTANCE", default_value = "lab")]
+    pub name: String,
+    /// How many nodes.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub nodes: usize,
+    /// NAT kind of each node, repeated from the start when there are more nodes: none, firewall,
+    /// fullcone, portres, rejecting, symmetric, udpblock.
+    #[arg(
+        long,
+        value_name = "KINDS",
+        value_delimiter = ',',
+        default_value = "portres,portres,symmetric"
+    )]
+    pub nat: Vec<String>,
+    /// One-way delay of each machine's cable, milliseconds. 0: cables as fast as the machine.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub delay: u64,
+    /// Seconds of the traffic test of each pair; 0 leaves it out.
+    #[arg(long, value_name = "S", default_value_t = 2)]
+    pub traffic: u64,
+    /// Write the results for programs.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Install missing system tools with apt-get.
+    #[arg(long)]
+    pub install_missing: bool,
+    /// Keep the lab up until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `ipop keygen`.
+#[derive(Args, Debug)]
+pub struct Keygen {
+    /// Instance name: makes the default file /var/lib/ipop/<INSTANCE>/identity.pem.
+    #[arg(long, value_name = "INSTANCE", default_value = "ipop")]
+    pub name: String,
+    /// Where to write the key; `-` for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Show the identity of an existing key instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub show: Option<PathBuf>,
+}
+
+/// `ipop datapath`.
+#[derive(Args, Debug)]
+pub struct Datapath {
+    /// Instance name.
+    #[arg(long)]
+    pub name: String,
+    /// Where the segment is.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// Overlay interface.
+    #[arg(long)]
+    pub interface: String,
+    /// The node's key.
+    #[arg(long)]
+    pub identity: PathBuf,
+    /// UDP port; 0 for any.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// Largest packet of the overlay interface, bytes; 0 for automatic.
+    #[arg(long, default_value_t = 0)]
+    pub mtu: u16,
+    /// Workers.
+    #[arg(long, default_value_t = 1)]
+    pub workers: u8,
+}
+
+/// `ipop controller`.
+#[derive(Args, Debug)]
+pub struct Controller {
+    /// Where the segment and the settings are.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, 5222)));
+    with_port.map_err(|_| format!("`{text}` is neither ADDRESS nor ADDRESS:PORT"))
+}

@@ -1,0 +1,57 @@
+//! The two processes of an instance, as `ipop up` starts them.
+
+use std::process::ExitCode;
+
+use ipop_engine::DatapathConfig;
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::args::{Controller, Datapath};
+use crate::failure::Failure;
+use crate::keygen;
+
+/// Runs `ipop datapath` until it is told to stop.
+///
+/// # Errors
+/// What the supervisor cannot mend by another start ends with its own exit code instead.
+pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
+    die_with_parent();
+    let config = DatapathConfig {
+        name: flags.name.clone(),
+        segment: flags.run_dir.join("segment"),
+        interface: flags.interface.clone(),
+        identity: keygen::read(&flags.identity)?,
+        port: flags.port,
+        mtu: flags.mtu,
+    };
+    match ipop_engine::run(config) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is_fatal() => {
+            eprintln!("ipop datapath: {error}");
+            Ok(ExitCode::from(ipop_engine::EXIT_FATAL as u8))
+        }
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Runs `ipop controller` until it is told to stop.
+///
+/// # Errors
+/// As [`datapath`].
+pub fn controller(flags: &Controller) -> Result<ExitCode, Failure> {
+    die_with_parent();
+    match ipop_controller::run(&flags.run_dir) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is_fatal() => {
+            eprintln!("ipop controller: {error}");
+            Ok(ExitCode::from(ipop_controller::EXIT_FATAL as u8))
+        }
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// When the supervisor is killed, so that it cannot clean up, neither of the two stays behind.
+fn die_with_parent() {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        tracing::warn!("cannot bind this process to its supervisor: {error}");
+    }
+}

@@ -1,0 +1,196 @@
+//! From file, ticket and flags to what an instance runs with.
+
+use std::path::{Path, PathBuf};
+
+use ipop_controller::{Account, Address, Endpoint, Relay, Settings, Trust};
+
+use crate::args::Up;
+use crate::config::{ConfigFile, Mtu, Overlay, Tls, cidr4, cidr6};
+use crate::failure::Failure;
+
+/// The prefix that ticket holders derive their addresses in.
+const TICKET_PREFIX: &str = "10.77.0.0/16";
+/// The smallest MTU that IPv6 works with (RFC 8200 section 5).
+const MTU_MIN: u16 = 1280;
+
+/// What an instance runs with.
+#[derive(Debug)]
+pub struct InstanceSettings {
+    /// The instance's name.
+    pub name: String,
+    /// The overlay interface.
+    pub interface: String,
+    /// The node's key file.
+    pub identity: PathBuf,
+    /// UDP port of the links; 0 for any.
+    pub port: u16,
+    /// What the controller is told.
+    pub controller: Settings,
+}
+
+/// Where the state of `name` is kept when nothing else is said.
+pub fn state_dir(name: &str) -> PathBuf {
+    Path::new("/var/lib/ipop").join(name)
+}
+
+/// Reads the configuration file of `up` and puts its flags over it.
+///
+/// # Errors
+/// Names the key or flag that is wrong.
+pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
+    let mut file = ConfigFile::read(path)?;
+    overlay_flags(&mut file.overlay, flags);
+    let missing = |section: &str| {
+        Failure::usage(format!("{}: section [{section}] is missing", path.display()))
+    };
+    let xmpp = file.xmpp.clone().ok_or_else(|| missing("xmpp"))?;
+    let group = file.groupvpn.clone().ok_or_else(|| missing("groupvpn"))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let trust = xmpp.ca_file.as_ref().map_or(Trust::System, |file| Trust::File(folder.join(file)));
+    let account = Account {
+        jid: xmpp.jid.clone(),
+        password: in_folder(&xmpp, folder).secret()?,
+        servers: xmpp.server.iter().cloned().collect(),
+        trust,
+        direct_tls: xmpp.tls == Tls::Direct,
+        allow_plain: xmpp.allow_plain,
+    };
+    let name = flags.name.clone().or(file.name.clone()).unwrap_or_else(|| "ipop".to_owned());
+    let (stun, turn) = servers(&file)?;
+    let controller = Settings {
+        name: name.clone(),
+        account,
+        room: group.room,
+        room_password: group.password,
+        address: address(&file.overlay, None)?,
+        address6: address6(&file.overlay)?,
+        mtu: mtu(file.overlay.mtu.as_ref())?,
+        stun,
+        turn,
+    };
+    finish(name, &file, flags, controller)
+}
+
+/// Makes the settings of a node that has nothing but a ticket.
+///
+/// # Errors
+/// Names the flag that is wrong.
+pub fn from_ticket(
+    name: String,
+    account: Account,
+    room: String,
+    flags: &Up,
+) -> Result<InstanceSettings, Failure> {
+    let mut file = ConfigFile::default();
+    overlay_flags(&mut file.overlay, flags);
+    let controller = Settings {
+        name: name.clone(),
+        account,
+        room,
+        room_password: None,
+        address: address(&file.overlay, Some(TICKET_PREFIX))?,
+        address6: None,
+        mtu: mtu(file.overlay.mtu.as_ref())?,
+        stun: Vec::new(),
+        turn: Vec::new(),
+    };
+    finish(name, &file, flags, controller)
+}
+
+fn finish(
+    name: String,
+    file: &ConfigFile,
+    flags: &Up,
+    controller: Settings,
+) -> Result<InstanceSettings, Failure> {
+    let interface = file.overlay.interface.clone().unwrap_or_else(|| "ipop0".to_owned());
+    let allowed = |c: char| !c.is_whitespace() && c != '/' && c.is_ascii_graphic();
+    if interface.is_empty() || interface.len() > 15 || !interface.chars().all(allowed) {
+        return Err(Failure::usage(format!(
+            "overlay.interface = `{interface}`: an interface name has 1 to 15 visible characters \
+             and no slash"
+        )));
+    }
+    controller.plan().map_err(|error| Failure::usage(format!("overlay.address: {error}")))?;
+    let identity = flags.identity.clone().or(file.identity.clone());
+    let identity = identity.unwrap_or_else(|| state_dir(&name).join("identity.pem"));
+    let port = file.overlay.port.unwrap_or(0);
+    Ok(InstanceSettings { name, interface, identity, port, controller })
+}
+
+fn overlay_flags(overlay: &mut Overlay, flags: &Up) {
+    if let Some(address) = &flags.address {
+        overlay.address = Some(address.clone());
+    }
+    if let Some(interface) = &flags.interface {
+        overlay.interface = Some(interface.clone());
+    }
+    if let Some(mtu) = flags.mtu {
+        overlay.mtu = Some(Mtu::Bytes(mtu));
+    }
+}
+
+fn in_folder(xmpp: &crate::config::Xmpp, folder: &Path) -> crate::config::Xmpp {
+    let password_file = xmpp.password_file.as_ref().map(|file| folder.join(file));
+    crate::config::Xmpp { password_file, ..xmpp.clone() }
+}
+
+fn address(overlay: &Overlay, default_prefix: Option<&str>) -> Result<Address, Failure> {
+    match overlay.address.as_deref() {
+        Some("auto") | None => {
+            let prefix = overlay.prefix.as_deref().or(default_prefix).ok_or_else(|| {
+                Failure::usage(
+                    "overlay.address is missing: set it to ADDRESS/PREFIX, or to \"auto\" with \
+                     overlay.prefix = \"10.77.0.0/16\"",
+                )
+            })?;
+            let (network, prefix) = cidr4("overlay.prefix", prefix)?;
+            Ok(Address::Derived(network, prefix))
+        }
+        Some(text) => {
+            let (address, prefix) = cidr4("overlay.address", text)?;
+            Ok(Address::Fixed(address, prefix))
+        }
+    }
+}
+
+fn address6(overlay: &Overlay) -> Result<Option<(std::net::Ipv6Addr, u8)>, Failure> {
+    overlay.address6.as_deref().map(|text| cidr6("overlay.address6", text)).transpose()
+}
+
+fn mtu(mtu: Option<&Mtu>) -> Result<u16, Failure> {
+    let bytes = match mtu {
+        None => 0,
+        Some(Mtu::Text(text)) if text == "auto" => 0,
+        Some(Mtu::Text(text)) => {
+            return Err(Failure::usage(format!(
+                "overlay.mtu = `{text}`: it is \"auto\" or a number of bytes"
+            )));
+        }
+        Some(Mtu::Bytes(bytes)) if *bytes >= MTU_MIN => *bytes,
+        Some(Mtu::Bytes(bytes)) => {
+            return Err(Failure::usage(format!(
+                "overlay.mtu = {bytes}: IPv6 needs at least {MTU_MIN}"
+            )));
+        }
+    };
+    Ok(bytes)
+}
+
+/// The STUN and TURN servers of `[nat]`.
+///
+/// # Errors
+/// Names the URI that is wrong.
+pub fn servers(file: &ConfigFile) -> Result<(Vec<Endpoint>, Vec<Relay>), Failure> {
+    let stun = file.nat.stun.iter().map(|uri| {
+        Endpoint::from_uri(uri, "stun")
+            .map_err(|error| Failure::usage(format!("nat.stun: {error}")))
+    });
+    let turn = file.nat.turn.iter().map(|entry| {
+        let endpoint = Endpoint::from_uri(&entry.uri, "turn")
+            .map_err(|error| Failure::usage(format!("nat.turn: {error}")))?;
+        let (username, password) = (entry.username.clone(), entry.password.clone());
+        Ok(Relay { endpoint, username, password })
+    });
+    Ok((stun.collect::<Result<_, _>>()?, turn.collect::<Result<_, Failure>>()?))
+}

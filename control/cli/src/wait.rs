@@ -1,0 +1,77 @@
+//! `ipop wait`: ends when enough peers are linked and answer.
+
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::args::Wait;
+use crate::failure::{Code, Failure};
+use crate::icmp::Pinger;
+use crate::instance::RunDir;
+use crate::snapshot::{Link, Snapshot};
+
+const PAUSE: Duration = Duration::from_millis(20);
+const PING_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Runs `ipop wait`.
+///
+/// # Errors
+/// When the time is over first, or the instance is not there by then.
+pub fn run(flags: &Wait) -> Result<ExitCode, Failure> {
+    let deadline = Instant::now() + flags.timeout;
+    let mut last = None;
+    loop {
+        match answering(flags) {
+            Ok(names) if names.len() >= flags.peers => {
+                println!("{} peers answer: {}", names.len(), names.join(", "));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(names) => last = Some(Ok(names)),
+            Err(failure) => last = Some(Err(failure)),
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    match last {
+        Some(Err(failure)) => Err(failure),
+        Some(Ok(names)) => Err(Failure::new(
+            Code::TimedOut,
+            format!(
+                "{} of {} peers answer after {} s{}",
+                names.len(),
+                flags.peers,
+                flags.timeout.as_secs_f64(),
+                if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
+            ),
+        )),
+        None => Err(Failure::new(Code::TimedOut, "no time to look")),
+    }
+}
+
+/// The names of the peers that are linked and answer a ping.
+fn answering(flags: &Wait) -> Result<Vec<String>, Failure> {
+    let instance = RunDir::running(flags.instance.name.as_deref())?;
+    let snapshot = Snapshot::of(&instance)?;
+    let up: Vec<_> = snapshot.up().cloned().collect();
+    if up.len() < flags.peers {
+        return Ok(Vec::new());
+    }
+    let identifier = std::process::id() as u16;
+    let threads = up
+        .into_iter()
+        .map(|link| std::thread::spawn(move || answers(&link, identifier).then_some(link.name)));
+    let threads: Vec<_> = threads.collect();
+    let names: HashSet<_> =
+        threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect();
+    let mut names: Vec<_> = names.into_iter().collect();
+    names.sort();
+    Ok(names)
+}
+
+fn answers(link: &Link, identifier: u16) -> bool {
+    let Some(address) = link.addresses.first() else { return false };
+    let pinger = Pinger::open(*address, identifier);
+    pinger.and_then(|mut pinger| pinger.ping(PING_PATIENCE)).is_ok_and(|time| time.is_some())
+}
