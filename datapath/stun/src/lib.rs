@@ -7,7 +7,8 @@
 //! server that never answers costs its own timer and nobody else's time.
 //!
 //! Left out: TURN over TCP and TLS, reserved ports, the server side of TURN, the text forms of
-//! addresses and URIs, realms that are not ASCII (the codec refuses most). ICE's checks are built from [`Message`] and [`Builder`] one crate up.
+//! addresses and URIs, realms that are not ASCII (the codec refuses most). ICE's checks are built
+//! from [`Message`] and [`Builder`] one crate up.
 //!
 //! Read [`Message`] and [`turn::TurnClient`] first.
 #![forbid(unsafe_code)]

@@ -29,6 +29,13 @@ impl Family {
     pub fn of(address: &SocketAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
+
+    const fn encoded(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::IPv4,
+            Self::V6 => AddressFamily::IPv6,
+        }
+    }
 }
 
 /// ERROR-CODE (RFC 8489 section 14.8).
@@ -200,24 +207,14 @@ impl Attribute {
             Self::AlternateServer(a) => base::AlternateServer::from(a).into(),
             Self::XorMappedAddress(a) => base::XorMappedAddress::from(a).into(),
             Self::MappedAddress(a) => base::MappedAddress::from(a).into(),
-            other => other.encoded_extension(),
-        })
-    }
-
-    /// Attributes of ICE, TURN and behaviour discovery, none of which can fail.
-    fn encoded_extension(self) -> StunAttribute {
-        match self {
             Self::Priority(priority) => Priority::from(priority).into(),
             Self::UseCandidate => UseCandidate::default().into(),
             Self::IceControlled(tie_breaker) => IceControlled::from(tie_breaker).into(),
             Self::IceControlling(tie_breaker) => IceControlling::from(tie_breaker).into(),
             Self::LifetimeSeconds(seconds) => LifeTime::from(seconds).into(),
             Self::RequestedTransportUdp => RequestedTrasport::from(protocols::UDP).into(),
-            Self::RequestedAddressFamily(Family::V4) => {
-                RequestedAddressFamily::new(AddressFamily::IPv4).into()
-            }
-            Self::RequestedAddressFamily(Family::V6) => {
-                RequestedAddressFamily::new(AddressFamily::IPv6).into()
+            Self::RequestedAddressFamily(family) => {
+                RequestedAddressFamily::new(family.encoded()).into()
             }
             Self::EvenPort(reserve) => EvenPort::new(reserve).into(),
             Self::DontFragment => DontFragment::default().into(),
@@ -228,8 +225,7 @@ impl Attribute {
             Self::ChangeRequest { ip, port } => change_request(ip, port).into(),
             Self::ResponseOrigin(a) => ResponseOrigin::from(a).into(),
             Self::OtherAddress(a) => OtherAddress::from(a).into(),
-            _ => unreachable!("attributes of RFC 8489 are encoded by the caller"),
-        }
+        })
     }
 }
 

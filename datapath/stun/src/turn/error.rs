@@ -16,7 +16,7 @@ pub enum TurnError {
     #[error("user name or password is wrong")]
     WrongCredential,
     /// The server wants another server to be used (300); we do not follow.
-    #[error("the server sends its clients elsewhere{}", .0.map_or(String::new(), |a| format!(": {a}")))]
+    #[error("the server sends its clients elsewhere{}", .0.map_or(String::new(), to))]
     Alternate(Option<SocketAddr>),
     /// The server forbids it to this user or for this peer (403).
     #[error("forbidden: {0}")]
@@ -95,4 +95,8 @@ pub enum RelayError {
     /// The caller does not take the outputs.
     #[error("too many outputs wait to be taken")]
     Full,
+}
+
+fn to(server: SocketAddr) -> String {
+    format!(": {server}")
 }
