@@ -14,6 +14,7 @@ mod icmp;
 mod instance;
 mod keygen;
 mod lab;
+mod netcheck;
 mod ping;
 mod preflight;
 mod processes;
@@ -49,7 +50,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Ping(flags) => ping::run(&flags),
         Command::Wait(flags) => wait::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
-        Command::Hub(_) | Command::Netcheck(_) => Err(Failure::usage("not in this build yet")),
+        Command::Netcheck(flags) => netcheck::run(&flags),
+        Command::Hub(_) => Err(Failure::usage("not in this build yet")),
         Command::Keygen(flags) => keygen::run(&flags),
         Command::Datapath(flags) => processes::datapath(&flags),
         Command::Controller(flags) => processes::controller(&flags),

@@ -19,35 +19,26 @@ const PING_PATIENCE: Duration = Duration::from_millis(300);
 /// When the time is over first, or the instance is not there by then.
 pub fn run(flags: &Wait) -> Result<ExitCode, Failure> {
     let deadline = Instant::now() + flags.timeout;
-    let mut last = None;
     loop {
-        match answering(flags) {
-            Ok(names) if names.len() >= flags.peers => {
-                println!("{} peers answer: {}", names.len(), names.join(", "));
-                return Ok(ExitCode::SUCCESS);
-            }
-            Ok(names) => last = Some(Ok(names)),
-            Err(failure) => last = Some(Err(failure)),
+        let result = answering(flags);
+        if let Ok(names) = &result
+            && names.len() >= flags.peers
+        {
+            println!("{} peers answer: {}", names.len(), names.join(", "));
+            return Ok(ExitCode::SUCCESS);
         }
         if Instant::now() >= deadline {
-            break;
+            return Err(result.map_or_else(|failure| failure, |names| late(flags, &names)));
         }
         std::thread::sleep(PAUSE);
     }
-    match last {
-        Some(Err(failure)) => Err(failure),
-        Some(Ok(names)) => Err(Failure::new(
-            Code::TimedOut,
-            format!(
-                "{} of {} peers answer after {} s{}",
-                names.len(),
-                flags.peers,
-                flags.timeout.as_secs_f64(),
-                if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
-            ),
-        )),
-        None => Err(Failure::new(Code::TimedOut, "no time to look")),
-    }
+}
+
+fn late(flags: &Wait, names: &[String]) -> Failure {
+    let (count, wanted, time) = (names.len(), flags.peers, flags.timeout.as_secs_f64());
+    let list = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    let text = format!("{count} of {wanted} peers answer after {time} s{list}");
+    Failure::new(Code::TimedOut, text)
 }
 
 /// The names of the peers that are linked and answer a ping.

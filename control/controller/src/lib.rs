@@ -21,6 +21,10 @@ pub use settings::{Account, Address, Endpoint, Relay, Settings, Trust, UriError}
 /// The file in the run directory that the supervisor writes the settings to.
 pub const SETTINGS_FILE: &str = "controller.json";
 
+/// The file in the run directory that lists the STUN and TURN servers in use, for `ipop netcheck`:
+/// `{"stun": ["ADDRESS:PORT"], "turn": [{"address", "username", "password"}]}`.
+pub const SERVERS_FILE: &str = "servers.json";
+
 /// Fills `bytes` from the system's generator.
 ///
 /// # Errors

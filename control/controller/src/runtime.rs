@@ -1,13 +1,16 @@
 //! The controller's loop: words in, the policy, words out.
 
 use std::collections::VecDeque;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipop_group::{GroupConfig, GroupVpn, Input, Notice, Output};
 use ipop_signal::{Action, Happening};
-use ipop_steer::{Event, TurnServer};
+use ipop_steer::{Command, Event, TurnServer};
 use ipop_xmpp::{ActionSender, Client, HappeningReceiver, SendError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::datapath::{Datapath, DatapathError, Heard, segment_path, unix_ms};
 use crate::network::{NetworkError, config, resolve_configured, resolve_offered};
 use crate::settings::Settings;
-use crate::{SETTINGS_FILE, fill_random};
+use crate::{SERVERS_FILE, SETTINGS_FILE, fill_random};
 
 /// Exit code of a controller that a new start would not mend.
 pub const EXIT_FATAL: i32 = 10;
@@ -87,6 +90,7 @@ pub fn run(run_dir: &Path) -> Result<(), RunError> {
 type Servers = (Vec<SocketAddr>, Vec<TurnServer>);
 
 struct Controller {
+    run_dir: PathBuf,
     policy: GroupVpn,
     datapath: Datapath,
     events: mpsc::Receiver<Heard>,
@@ -132,8 +136,17 @@ impl Controller {
             room: settings.room.clone(),
         };
         let (waiting, servers, actions) = (VecDeque::new(), mpsc::channel(4), Some(actions));
-        let mut controller =
-            Self { policy, datapath, events, actions, happenings, waiting, servers, status };
+        let mut controller = Self {
+            run_dir: run_dir.to_owned(),
+            policy,
+            datapath,
+            events,
+            actions,
+            happenings,
+            waiting,
+            servers,
+            status,
+        };
         controller.refill()?;
         controller.obey()?;
         controller.status.show();
@@ -226,7 +239,12 @@ impl Controller {
     fn obey(&mut self) -> Result<(), RunError> {
         while let Some(output) = self.policy.poll_output() {
             match output {
-                Output::Command(command) => drop(self.datapath.send(command)?),
+                Output::Command(command) => {
+                    if let Command::SetIceServers { stun, turn } = &command {
+                        self.write_servers(stun, turn);
+                    }
+                    self.datapath.send(command)?;
+                }
                 Output::Action(action) if self.waiting.len() < ACTIONS_MAX => {
                     self.waiting.push_back(action);
                 }
@@ -244,6 +262,26 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    /// Leaves the servers in use where `ipop netcheck` finds them.
+    fn write_servers(&self, stun: &[SocketAddr], turn: &[TurnServer]) {
+        let relay = |server: &TurnServer| {
+            let TurnServer { address, username, password } = server;
+            serde_json::json!({ "address": address, "username": username, "password": password })
+        };
+        let turn: Vec<_> = turn.iter().map(relay).collect();
+        let text = serde_json::json!({ "stun": stun, "turn": turn }).to_string();
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.run_dir.join(SERVERS_FILE))
+            .and_then(|mut file| file.write_all(text.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!("cannot write {SERVERS_FILE}: {error}");
+        }
     }
 
     fn tell(&mut self, notice: &Notice) {

@@ -1,0 +1,173 @@
+//! What was found, for people and for programs.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipop_stun::behaviour::{self, Behaviour};
+use serde::Serialize;
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// No server answered by UDP.
+    pub udp_blocked: bool,
+    /// A report for each STUN server.
+    pub stun: Vec<StunReport>,
+    /// A report for each TURN server.
+    pub turn: Vec<TurnReport>,
+}
+
+/// What a STUN server shows.
+#[derive(Debug, Serialize)]
+pub(super) struct StunReport {
+    /// The server.
+    pub server: SocketAddr,
+    /// Where it sees this machine.
+    pub mapped: Option<SocketAddr>,
+    /// Whether there is a NAT in between.
+    pub translated: Option<bool>,
+    /// Round trip, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// What the mapping depends on (RFC 5780 section 4.3).
+    pub mapping: String,
+    /// Whose datagrams get in (RFC 5780 section 4.4).
+    pub filtering: String,
+    /// Why there is nothing more to say.
+    pub error: Option<String>,
+}
+
+/// What a TURN server gives.
+#[derive(Debug, Serialize)]
+pub(super) struct TurnReport {
+    /// The server.
+    pub server: SocketAddr,
+    /// Whether it answered at all.
+    pub answered: bool,
+    /// The address that it lent.
+    pub relayed: Option<SocketAddr>,
+    /// From the first request to the allocation, milliseconds.
+    pub took_ms: Option<f64>,
+    /// Why there is no allocation.
+    pub error: Option<String>,
+}
+
+impl StunReport {
+    pub(super) fn new(
+        server: SocketAddr,
+        report: Option<behaviour::Report>,
+        error: Option<String>,
+    ) -> Self {
+        let Some(report) = report else {
+            let unknown = || "unknown".to_owned();
+            let (mapping, filtering) = (unknown(), unknown());
+            let (mapped, translated, rtt_ms) = (None, None, None);
+            return Self { server, mapped, translated, rtt_ms, mapping, filtering, error };
+        };
+        Self {
+            server,
+            mapped: report.mapped,
+            translated: report.translated,
+            rtt_ms: report.rtt.map(milliseconds),
+            mapping: text(&report.mapping),
+            filtering: text(&report.filtering),
+            error,
+        }
+    }
+}
+
+impl TurnReport {
+    pub(super) fn new(
+        server: SocketAddr,
+        outcome: Option<Result<SocketAddr, String>>,
+        took: Option<Duration>,
+        answered: bool,
+    ) -> Self {
+        let (relayed, error) = match outcome {
+            Some(Ok(relayed)) => (Some(relayed), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, Some("no answer".to_owned())),
+        };
+        Self { server, answered, relayed, took_ms: took.map(milliseconds), error }
+    }
+
+    pub(super) fn failed(server: SocketAddr, error: String) -> Self {
+        Self { server, answered: false, relayed: None, took_ms: None, error: Some(error) }
+    }
+}
+
+impl Report {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        for stun in &self.stun {
+            let _ = writeln!(out, "STUN {}", stun.server);
+            stun.write(&mut out);
+        }
+        for turn in &self.turn {
+            let _ = writeln!(out, "TURN {}", turn.server);
+            turn.write(&mut out);
+        }
+        let verdict = match (self.udp_blocked, self.turn.iter().any(|t| t.relayed.is_some())) {
+            (true, _) => {
+                "no server answers: UDP is blocked here, or the servers are down. Links need UDP: \
+                 open it, or try another network"
+            }
+            (false, true) => "UDP works, and a relay is there for peers that cannot be direct",
+            (false, false) => {
+                "UDP works; without a relay, two symmetric NATs cannot be linked: add a TURN server"
+            }
+        };
+        let _ = writeln!(out, "{verdict}");
+        out
+    }
+}
+
+impl StunReport {
+    fn write(&self, out: &mut String) {
+        match (self.mapped, &self.error) {
+            (Some(mapped), _) => {
+                let nat = match self.translated {
+                    Some(true) => "behind a NAT",
+                    Some(false) => "no NAT",
+                    None => "NAT unknown",
+                };
+                let rtt = self.rtt_ms.map_or_else(String::new, |ms| format!(", RTT {ms:.1} ms"));
+                let _ = writeln!(out, "  seen as    {mapped} ({nat}{rtt})");
+            }
+            (None, Some(error)) => {
+                let _ = writeln!(out, "  error      {error}");
+            }
+            (None, None) => {
+                let _ = writeln!(out, "  no answer");
+            }
+        }
+        let _ = writeln!(out, "  mapping    {}", self.mapping);
+        let _ = writeln!(out, "  filtering  {}", self.filtering);
+    }
+}
+
+impl TurnReport {
+    fn write(&self, out: &mut String) {
+        if let Some(relayed) = self.relayed {
+            let took = self.took_ms.unwrap_or_default();
+            let _ = writeln!(out, "  relays     from {relayed}, ready after {took:.1} ms");
+        }
+        if let Some(error) = &self.error {
+            let _ = writeln!(out, "  error      {error}");
+        }
+    }
+}
+
+fn text(behaviour: &Behaviour) -> String {
+    match behaviour {
+        Behaviour::EndpointIndependent => "endpoint-independent".to_owned(),
+        Behaviour::AddressDependent => "address-dependent".to_owned(),
+        Behaviour::AddressAndPortDependent => "address- and port-dependent".to_owned(),
+        Behaviour::Unknown(why) => format!("unknown: {why}"),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

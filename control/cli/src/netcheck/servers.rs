@@ -1,0 +1,102 @@
+//! Which servers to ask: those on the command line, of a configuration, or of a running instance.
+
+use std::fs;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use ipop_controller::{Endpoint, SERVERS_FILE};
+use serde::Deserialize;
+
+use crate::args::Netcheck;
+use crate::config::ConfigFile;
+use crate::failure::Failure;
+use crate::instance::RunDir;
+
+/// STUN and TURN servers by address.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Servers {
+    /// STUN servers.
+    pub stun: Vec<SocketAddr>,
+    /// TURN servers.
+    pub turn: Vec<Relay>,
+}
+
+/// A TURN server over UDP.
+#[derive(Debug, Deserialize)]
+pub(super) struct Relay {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Long-term credential.
+    pub username: String,
+    /// Long-term credential.
+    pub password: String,
+}
+
+impl Servers {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// Names what is wrong with a URI, a file, or the instance.
+    pub(super) fn find(flags: &Netcheck) -> Result<Self, Failure> {
+        let mut servers = Self::default();
+        if let Some(path) = &flags.config {
+            let (stun, turn) = crate::settings::servers(&ConfigFile::read(path)?)?;
+            for endpoint in &stun {
+                servers.stun.extend(resolve(endpoint)?);
+            }
+            for relay in turn {
+                servers.add_relay(&relay.endpoint, &relay.username, &relay.password)?;
+            }
+        }
+        for uri in &flags.stun {
+            servers.stun.extend(resolve(&endpoint(uri, "stun")?)?);
+        }
+        for text in &flags.turn {
+            let mut parts = text.splitn(3, ',');
+            let (Some(uri), Some(username), Some(password)) =
+                (parts.next(), parts.next(), parts.next())
+            else {
+                return Err(Failure::usage(format!(
+                    "--turn `{text}`: write URI,USERNAME,PASSWORD"
+                )));
+            };
+            servers.add_relay(&endpoint(uri, "turn")?, username, password)?;
+        }
+        if flags.config.is_none() && flags.stun.is_empty() && flags.turn.is_empty() {
+            return of_instance(flags.instance.name.as_deref());
+        }
+        Ok(servers)
+    }
+
+    fn add_relay(
+        &mut self,
+        endpoint: &Endpoint,
+        username: &str,
+        password: &str,
+    ) -> Result<(), Failure> {
+        for address in resolve(endpoint)? {
+            let (username, password) = (username.to_owned(), password.to_owned());
+            self.turn.push(Relay { address, username, password });
+        }
+        Ok(())
+    }
+}
+
+/// What a running instance uses: its own configuration's and those that its network offers.
+fn of_instance(name: Option<&str>) -> Result<Servers, Failure> {
+    let path = RunDir::running(name)?.path().join(SERVERS_FILE);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+}
+
+fn endpoint(uri: &str, scheme: &'static str) -> Result<Endpoint, Failure> {
+    Endpoint::from_uri(uri, scheme).map_err(|error| Failure::usage(format!("--{scheme}: {error}")))
+}
+
+fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+    let found = (endpoint.host.as_str(), endpoint.port).to_socket_addrs();
+    found
+        .map(|addresses| addresses.collect())
+        .map_err(|error| Failure::failed(format!("cannot resolve {}: {error}", endpoint.host)))
+}
