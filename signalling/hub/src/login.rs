@@ -1,0 +1,177 @@
+//! From a connection to a user who proved who it is (RFC 6120 sections 5 and 6).
+//!
+//! A first byte of 0x16 is a TLS hello (XEP-0368); anything else has to ask for TLS first. Nothing
+//! here minds a client that says more before it has heard the answer, except before TLS.
+
+use crate::accounts::Accounts;
+use crate::scram::{First, Hash, Pending, ScramError};
+use crate::stream::{Fault, XmlStream};
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ipop_jingle::ns;
+use minidom::Element;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Passwords that may be tried on one connection.
+const ATTEMPTS_MAX: u32 = 3;
+const TLS_HELLO: u8 = 0x16;
+
+/// What it takes to let somebody in.
+pub(crate) struct Door {
+    pub(crate) domain: String,
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) accounts: Accounts,
+}
+
+/// A stream whose user is known; its resource is not yet bound.
+pub(crate) type Stream = XmlStream<TlsStream<TcpStream>>;
+
+impl Door {
+    /// Encrypts and logs in; the user name.
+    pub(crate) async fn admit(&self, tcp: TcpStream) -> Result<(Stream, String), Fault> {
+        let mut first = [0];
+        let is_tls = tcp.peek(&mut first).await? == 1 && first[0] == TLS_HELLO;
+        let tcp = if is_tls { tcp } else { self.upgrade(tcp).await? };
+        let tls = self.tls.accept(tcp).await.map_err(|error| {
+            tracing::debug!(%error, "TLS failed");
+            Fault::Gone
+        })?;
+        let mut stream = XmlStream::new(tls);
+        match self.log_in(&mut stream).await {
+            Ok(user) => Ok((stream, user)),
+            Err(fault) => {
+                stream.fail(&self.domain, fault).await;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn upgrade(&self, tcp: TcpStream) -> Result<TcpStream, Fault> {
+        let mut stream = XmlStream::new(tcp);
+        match self.offer_tls(&mut stream).await {
+            Ok(()) => {}
+            Err(fault) => {
+                stream.fail(&self.domain, fault).await;
+                return Err(fault);
+            }
+        }
+        // Whoever speaks on before TLS may be somebody in between: no answer but the end.
+        stream.into_io()
+    }
+
+    async fn offer_tls(&self, stream: &mut XmlStream<TcpStream>) -> Result<(), Fault> {
+        let features = format!("<starttls xmlns='{}'><required/></starttls>", ns::TLS);
+        stream.open(&self.domain, &features).await?;
+        let element = stream.element().await?;
+        if element.is("starttls", ns::TLS) {
+            return stream.write(format!("<proceed xmlns='{}'/>", ns::TLS).as_bytes()).await;
+        }
+        if element.ns() == ns::SASL {
+            stream.write(failure("encryption-required").as_bytes()).await?;
+        }
+        Err(Fault::Error("policy-violation"))
+    }
+
+    async fn log_in(&self, stream: &mut Stream) -> Result<String, Fault> {
+        let mechanism = |hash: Hash| format!("<mechanism>{}</mechanism>", hash.mechanism());
+        let features = format!(
+            "<mechanisms xmlns='{}'>{}{}</mechanisms>",
+            ns::SASL,
+            mechanism(Hash::Sha256),
+            mechanism(Hash::Sha1)
+        );
+        stream.open(&self.domain, &features).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            match self.attempt(stream).await? {
+                Ok((user, last)) => {
+                    let success = text_element("success", &last);
+                    stream.write(success.as_bytes()).await?;
+                    stream.restart();
+                    return Ok(user);
+                }
+                Err(condition) => stream.write(failure(condition).as_bytes()).await?,
+            }
+        }
+        Err(Fault::Error("policy-violation"))
+    }
+
+    /// One exchange: the user and our proof, or what the failure is called.
+    async fn attempt(
+        &self,
+        stream: &mut Stream,
+    ) -> Result<Result<(String, String), &'static str>, Fault> {
+        let auth = stream.element().await?;
+        if !auth.is("auth", ns::SASL) {
+            return Err(Fault::Error("not-authorized"));
+        }
+        let Some(hash) = auth.attr("mechanism").and_then(Hash::of_mechanism) else {
+            return Ok(Err("invalid-mechanism"));
+        };
+        let mut message = decode(&auth.text());
+        if message.as_ref().is_ok_and(Vec::is_empty) {
+            message = self.ask(stream, "").await?;
+        }
+        let (pending, challenge, user) = match message.and_then(|m| self.begin(hash, &m)) {
+            Ok(begun) => begun,
+            Err(condition) => return Ok(Err(condition)),
+        };
+        let response = self.ask(stream, &challenge).await?;
+        let proof = response.and_then(|response| pending.finish(&response).map_err(condition_of));
+        Ok(proof.map(|proof| (user, proof)))
+    }
+
+    async fn ask(
+        &self,
+        stream: &mut Stream,
+        challenge: &str,
+    ) -> Result<Result<Vec<u8>, &'static str>, Fault> {
+        stream.write(text_element("challenge", challenge).as_bytes()).await?;
+        let response: Element = stream.element().await?;
+        Ok(match response.name() {
+            "response" if response.ns() == ns::SASL => decode(&response.text()),
+            "abort" => Err("aborted"),
+            _ => Err("malformed-request"),
+        })
+    }
+
+    fn begin(&self, hash: Hash, message: &[u8]) -> Result<(Pending, String, String), &'static str> {
+        let first = First::parse(message).map_err(condition_of)?;
+        let user = first.username.clone();
+        let own = format!("{user}@{}", self.domain);
+        if first.authzid.as_ref().is_some_and(|authzid| *authzid != own) {
+            return Err(condition_of(ScramError::Authzid));
+        }
+        let mut nonce = [0; 24];
+        rand::fill(&mut nonce).map_err(|_| "temporary-auth-failure")?;
+        let (verifier, known) = self.accounts.verifier(&user, hash);
+        let (pending, challenge) = first.challenge(hash, verifier, known, &BASE64.encode(nonce));
+        Ok((pending, challenge, user))
+    }
+}
+
+fn condition_of(error: ScramError) -> &'static str {
+    match error {
+        ScramError::Malformed | ScramError::Binding => "malformed-request",
+        ScramError::Authzid => "invalid-authzid",
+        ScramError::Refused => "not-authorized",
+    }
+}
+
+fn failure(condition: &str) -> String {
+    format!("<failure xmlns='{}'><{condition}/></failure>", ns::SASL)
+}
+
+/// SASL's data travel in Base64; none at all is written as `=` (RFC 6120 section 6.4.2).
+fn text_element(name: &str, data: &str) -> String {
+    format!("<{name} xmlns='{}'>{}</{name}>", ns::SASL, BASE64.encode(data))
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, &'static str> {
+    match text.trim() {
+        "" | "=" => Ok(Vec::new()),
+        text => BASE64.decode(text).map_err(|_| "incorrect-encoding"),
+    }
+}

@@ -1,0 +1,173 @@
+//! A client's stream as long as one task reads and writes it: until the resource is bound.
+
+use crate::assembler::{Assembler, AssemblyError, Header, Incoming};
+use ipop_jingle::ns;
+use minidom::Element;
+use minidom::element::escape;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+const READ_CHUNK: usize = 16 * 1024;
+
+/// Why a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The connection is gone.
+    Gone,
+    /// The client ended the stream.
+    Footer,
+    /// The client hears this stream error (RFC 6120 section 4.9.3).
+    Error(&'static str),
+}
+
+impl From<AssemblyError> for Fault {
+    fn from(error: AssemblyError) -> Self {
+        Self::Error(error.condition())
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// See the [module](self).
+pub(crate) struct XmlStream<Io> {
+    io: Io,
+    assembler: Assembler,
+    /// Our opening tag was sent.
+    open: bool,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io, assembler: Assembler::new(), open: false }
+    }
+
+    /// Exchanges opening tags, and says what may follow.
+    pub(crate) async fn open(&mut self, domain: &str, features: &str) -> Result<(), Fault> {
+        let Incoming::Header(header) = self.next().await? else {
+            return Err(Fault::Error("bad-format"));
+        };
+        let mut text = opening(domain)?;
+        self.open = true;
+        match objection(&header, domain) {
+            Some(condition) => {
+                self.write(text.as_bytes()).await?;
+                Err(Fault::Error(condition))
+            }
+            None => {
+                text.push_str("<stream:features>");
+                text.push_str(features);
+                text.push_str("</stream:features>");
+                self.write(text.as_bytes()).await
+            }
+        }
+    }
+
+    /// The next piece.
+    pub(crate) async fn next(&mut self) -> Result<Incoming, Fault> {
+        loop {
+            if let Some(incoming) = self.assembler.poll()? {
+                return Ok(incoming);
+            }
+            read(&mut self.io, &mut self.assembler).await?;
+        }
+    }
+
+    /// The next element.
+    pub(crate) async fn element(&mut self) -> Result<Element, Fault> {
+        match self.next().await? {
+            Incoming::Element(element) => Ok(element),
+            Incoming::Footer => Err(Fault::Footer),
+            Incoming::Header(_) => Err(Fault::Error("bad-format")),
+        }
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.io.write_all(bytes).await?;
+        Ok(self.io.flush().await?)
+    }
+
+    /// Begins a new stream on the same connection.
+    pub(crate) fn restart(&mut self) {
+        self.assembler.restart();
+        self.open = false;
+    }
+
+    /// The connection itself, unless bytes are left over: whoever put them there before encryption
+    /// began could have been anybody.
+    pub(crate) fn into_io(self) -> Result<Io, Fault> {
+        if self.assembler.has_rest() { Err(Fault::Gone) } else { Ok(self.io) }
+    }
+
+    /// The connection and what of it has been read.
+    pub(crate) fn into_parts(self) -> (Io, Assembler) {
+        (self.io, self.assembler)
+    }
+
+    /// Ends the stream for a reason.
+    pub(crate) async fn fail(&mut self, domain: &str, fault: Fault) {
+        if fault == Fault::Gone {
+            return;
+        }
+        let mut text = String::new();
+        if !self.open {
+            text = opening(domain).unwrap_or_default();
+        }
+        text.push_str(&ending(fault));
+        let _ = self.write(text.as_bytes()).await;
+        let _ = self.io.shutdown().await;
+    }
+}
+
+/// Reads what there is.
+pub(crate) async fn read<Io: AsyncRead + Unpin>(
+    io: &mut Io,
+    assembler: &mut Assembler,
+) -> Result<usize, Fault> {
+    let buffer = assembler.buffer();
+    buffer.reserve(READ_CHUNK);
+    // A reserve may give more than was asked for; the limit keeps a burst within the stanza bounds.
+    match io.take(READ_CHUNK as u64).read_buf(buffer).await? {
+        0 => Err(Fault::Gone),
+        len => Ok(len),
+    }
+}
+
+/// The last words on a stream.
+pub(crate) fn ending(fault: Fault) -> String {
+    match fault {
+        Fault::Gone | Fault::Footer => "</stream:stream>".to_owned(),
+        Fault::Error(condition) => format!(
+            "<stream:error><{condition} xmlns='{}'/></stream:error></stream:stream>",
+            ns::XMPP_STREAMS
+        ),
+    }
+}
+
+fn opening(domain: &str) -> Result<String, Fault> {
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| Fault::Error("internal-server-error"))?;
+    let domain = escape(domain.as_bytes());
+    Ok(format!(
+        "<?xml version='1.0'?><stream:stream xmlns='{}' xmlns:stream='{}' version='1.0' \
+         xml:lang='en' from='{}' id='{}'>",
+        ns::JABBER_CLIENT,
+        ns::STREAM,
+        String::from_utf8_lossy(&domain),
+        crate::state::to_hex(&id)
+    ))
+}
+
+fn objection(header: &Header, domain: &str) -> Option<&'static str> {
+    let is_other = |to: &str| !to.eq_ignore_ascii_case(domain);
+    let version = header.version.as_deref().and_then(|v| v.split('.').next()?.parse::<u32>().ok());
+    if header.to.as_deref().is_some_and(is_other) {
+        Some("host-unknown")
+    } else if version.is_none_or(|major| major < 1) {
+        Some("unsupported-version")
+    } else {
+        None
+    }
+}
