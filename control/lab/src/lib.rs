@@ -27,7 +27,7 @@ mod wire;
 pub use error::LabError;
 pub use internet::{Internet, InternetConfig, Site};
 pub use nat::Nat;
-pub use netns::{Namespace, remove_stale};
+pub use netns::{Namespace, inside, remove_stale};
 pub use run::run;
 pub use tools::{Tool, install, missing, missing_text};
 pub use wire::{Faults, Impairment, Wire};

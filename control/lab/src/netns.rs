@@ -1,8 +1,9 @@
 //! One network namespace: a machine of the lab.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::run::{run, run_with_input};
 use crate::{LabError, sys};
@@ -22,7 +23,10 @@ impl Namespace {
     /// # Errors
     /// When `ip netns` refuses: no root, or the name is taken.
     pub fn create(label: &str) -> Result<Self, LabError> {
-        let name = format!("{PREFIX}{}-{label}", std::process::id());
+        // Several labs of one process, its tests', have the same labels.
+        static CREATED: AtomicU32 = AtomicU32::new(0);
+        let number = CREATED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
         run(&format!("ip netns add {name}"))?;
         let namespace = Self { name };
         namespace.ip("link set lo up")?;
@@ -70,8 +74,7 @@ impl Namespace {
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, LabError> {
-        sys::inside(&self.path(), work)
-            .map_err(|source| LabError::system(format!("inside {}", self.name), source))
+        inside(&self.path(), work)
     }
 
     /// Loads nftables `rules` inside.
@@ -96,6 +99,18 @@ impl Drop for Namespace {
         // Nothing can be done about a failure here, and `remove_stale` finds what is left.
         let _ = run(&format!("ip netns del {}", self.name));
     }
+}
+
+/// Runs `work` on a thread inside the namespace that the file at `path` names.
+///
+/// # Errors
+/// What `work` returns, or why the namespace cannot be entered.
+pub fn inside<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, LabError> {
+    sys::inside(path, work)
+        .map_err(|source| LabError::system(format!("inside {}", path.display()), source))
 }
 
 /// Removes namespaces that labs left behind whose process is gone (killed before it could clean

@@ -3,13 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Namespace, Nat, Site};
-
-/// Namespaces carry the process id and a label: two labs of one process would collide.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn socket(namespace: &Namespace, address: &str) -> UdpSocket {
     let address: SocketAddr = address.parse().unwrap();
@@ -32,7 +28,6 @@ fn lab(nat: Nat) -> (Internet, Site) {
 
 #[test]
 fn mappings_and_filters_are_those_of_the_kind() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     // kind, same mapping for two destinations, lets a stranger in
     let kinds = [
         (Nat::None, true, true),
@@ -60,7 +55,6 @@ fn mappings_and_filters_are_those_of_the_kind() {
 
 #[test]
 fn a_site_without_udp_has_tcp() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let (internet, site) = lab(Nat::UdpBlocked);
     let inside = socket(&site.node, "0.0.0.0:40000");
     let server = socket(internet.hub(), "198.18.0.10:4001");
@@ -73,7 +67,6 @@ fn a_site_without_udp_has_tcp() {
 
 #[test]
 fn a_wire_delays_loses_and_corrupts_as_told() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let mut internet = Internet::build(InternetConfig::default()).unwrap();
     let delay = Duration::from_millis(15);
     let site = internet.add_site(Nat::None, Impairment { delay, ..Impairment::default() }).unwrap();
@@ -93,8 +86,10 @@ fn a_wire_delays_loses_and_corrupts_as_told() {
 
 #[test]
 fn nothing_is_left_behind() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    drop(lab(Nat::Symmetric));
-    let own = format!("ipl{}-", std::process::id());
-    assert!(!ipop_lab::run("ip netns list").unwrap().contains(&own));
+    let (internet, site) = lab(Nat::Symmetric);
+    let mut names = vec![internet.hub().name().to_owned(), internet.middle().name().to_owned()];
+    names.extend([&site.node, site.router().unwrap()].map(|one| one.name().to_owned()));
+    drop((internet, site));
+    let left = ipop_lab::run("ip netns list").unwrap();
+    assert!(names.iter().all(|name| !left.contains(name)), "{left}");
 }

@@ -1,0 +1,246 @@
+//! Servers from Debian's packages, unmodified, each with a configuration of the test's own.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use ipop_lab::Namespace;
+use rustix::process::Signal;
+
+use crate::{Certificates, Process, Scratch, eventually};
+
+/// Accounts that every XMPP server has, all with the password `secret`.
+pub const USERS: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node6"];
+/// The domain of both XMPP servers.
+const DOMAIN: &str = "lab.test";
+/// The secret that TURN credentials are made of.
+const SECRET: &str = "lab-secret";
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the tests need of an XMPP server.
+pub trait XmppServer {
+    /// The root that its certificate comes from.
+    fn root(&self) -> &Path;
+    /// The server is killed, without a goodbye.
+    fn kill(&mut self);
+    /// The server is there again, with its accounts.
+    fn start(&mut self);
+    /// `[xmpp]` and `[groupvpn]` of a node's configuration.
+    fn config(&self, user: &str, server: &str) -> String {
+        format!(
+            "[xmpp]\njid = \"{user}@{DOMAIN}\"\npassword = \"secret\"\nserver = \"{server}\"\n\
+             ca_file = \"{}\"\n[groupvpn]\nroom = \"cluster@conference.{DOMAIN}\"\n",
+            self.root().display()
+        )
+    }
+}
+
+/// Prosody with a MUC and, by XEP-0215, a TURN server at its own address.
+#[derive(Debug)]
+pub struct Prosody {
+    namespace: String,
+    scratch: Scratch,
+    certificates: Certificates,
+    process: Option<Process>,
+    address: SocketAddr,
+}
+
+impl Prosody {
+    /// Starts it in a namespace, on port 5222 of `address`.
+    pub fn new(namespace: &Namespace, address: std::net::Ipv4Addr) -> Self {
+        let scratch = Scratch::new();
+        let certificates = Certificates::make(&scratch, DOMAIN);
+        scratch.write("data/keep", "");
+        let folder = scratch.folder().display().to_string();
+        let config = format!(
+            r#"
+pidfile = "{folder}/pid"
+data_path = "{folder}/data"
+run_as_root = true
+modules_enabled = {{ "roster"; "saslauth"; "tls"; "disco"; "ping"; "turn_external"; }}
+modules_disabled = {{ "s2s"; }}
+turn_external_host = "{address}"
+turn_external_secret = "{SECRET}"
+c2s_require_encryption = true
+authentication = "internal_hashed"
+log = {{ info = "{folder}/prosody.log" }}
+c2s_ports = {{ 5222 }}
+c2s_direct_tls_ports = {{ 5223 }}
+VirtualHost "{DOMAIN}"
+  ssl = {{ key = "{folder}/leaf.key"; certificate = "{folder}/leaf.pem"; }}
+Component "conference.{DOMAIN}" "muc"
+"#
+        );
+        let path = scratch.write("prosody.cfg.lua", &config);
+        for user in USERS {
+            ipop_lab::run(&format!(
+                "prosodyctl --root --config {} register {user} {DOMAIN} secret",
+                path.display()
+            ))
+            .expect("prosodyctl (Debian's package prosody)");
+        }
+        let address = SocketAddr::from((address, 5222));
+        let namespace = namespace.name().to_owned();
+        let mut prosody = Self { namespace, scratch, certificates, process: None, address };
+        prosody.start();
+        prosody
+    }
+}
+
+impl XmppServer for Prosody {
+    fn root(&self) -> &Path {
+        &self.certificates.root
+    }
+
+    fn kill(&mut self) {
+        kill(&mut self.process);
+    }
+
+    fn start(&mut self) {
+        let mut command = std::process::Command::new("ip");
+        command
+            .args(["netns", "exec", &self.namespace, "prosody", "--root", "-F", "--config"])
+            .arg(self.scratch.path("prosody.cfg.lua"));
+        self.process = Some(Process::start(command, self.scratch.path("out")));
+        await_listener("prosody", &self.namespace, self.address);
+    }
+}
+
+/// ejabberd with a MUC.
+#[derive(Debug)]
+pub struct Ejabberd {
+    namespace: String,
+    scratch: Scratch,
+    certificates: Certificates,
+    process: Option<Process>,
+    address: SocketAddr,
+}
+
+impl Ejabberd {
+    /// Starts it in a namespace, on port 5222 of `address`.
+    pub fn new(namespace: &Namespace, address: std::net::Ipv4Addr) -> Self {
+        let scratch = Scratch::new();
+        let certificates = Certificates::make(&scratch, DOMAIN);
+        scratch.write("spool/keep", "");
+        let folder = scratch.folder().display().to_string();
+        scratch.write(
+            "ejabberd.yml",
+            &format!(
+                r#"
+hosts: ["{DOMAIN}"]
+loglevel: info
+acl: {{ local: {{ user_regexp: "" }} }}
+access_rules: {{ local: {{ allow: local }} }}
+certfiles: ["{folder}/both.pem"]
+ca_file: "{folder}/root.pem"
+acme: {{ auto: false }}
+auth_method: [internal]
+auth_password_format: scram
+auth_scram_hash: sha256
+listen:
+  - {{ port: 5222, ip: "{address}", module: ejabberd_c2s, starttls_required: true }}
+  - {{ port: 3478, ip: "{address}", transport: udp, module: ejabberd_stun, use_turn: true,
+       turn_ipv4_address: "{address}" }}
+modules:
+  mod_disco: {{}}
+  mod_muc: {{}}
+  mod_ping: {{}}
+  mod_roster: {{}}
+  mod_stun_disco: {{}}
+"#
+            ),
+        );
+        let address = SocketAddr::from((address, 5222));
+        let namespace = namespace.name().to_owned();
+        let mut ejabberd = Self { namespace, scratch, certificates, process: None, address };
+        ejabberd.start();
+        ejabberd
+    }
+}
+
+impl XmppServer for Ejabberd {
+    fn root(&self) -> &Path {
+        &self.certificates.root
+    }
+
+    fn kill(&mut self) {
+        kill(&mut self.process);
+    }
+
+    fn start(&mut self) {
+        let register = USERS.map(|user| {
+            format!("ejabberd_auth:try_register(<<\"{user}\">>, <<\"{DOMAIN}\">>, <<\"secret\">>)")
+        });
+        let ready = self.scratch.path("ready");
+        let _ = std::fs::remove_file(&ready);
+        let script = format!(
+            "application:ensure_all_started(ejabberd), {}, file:write_file(\"{}\", <<>>).",
+            register.join(", "),
+            ready.display()
+        );
+        // Its control script insists on a user of its own: the application is started directly.
+        let mut command = std::process::Command::new("ip");
+        command
+            .args(["netns", "exec", &self.namespace, "erl", "-noinput", "-mnesia", "dir"])
+            .arg(format!("\"{}\"", self.scratch.path("spool").display()))
+            .args(["-s", "ejabberd", "-eval", &script])
+            .env("ERL_LIBS", "/usr/lib/x86_64-linux-gnu")
+            .env("HOME", self.scratch.folder())
+            .env("EJABBERD_CONFIG_PATH", self.scratch.path("ejabberd.yml"))
+            .env("EJABBERD_LOG_PATH", self.scratch.path("ejabberd.log"));
+        self.process = Some(Process::start(command, self.scratch.path("out")));
+        eventually("ejabberd is ready (Debian's package ejabberd)", START_PATIENCE, || {
+            ready.exists()
+        });
+        await_listener("ejabberd", &self.namespace, self.address);
+    }
+}
+
+/// coturn: STUN on two addresses (RFC 5780) and TURN with the XMPP servers' secret.
+#[derive(Debug)]
+pub struct Coturn {
+    _process: Process,
+    _scratch: Scratch,
+}
+
+impl Coturn {
+    /// Starts it in a namespace on port 3478 of `first` and `second`.
+    pub fn new(
+        namespace: &Namespace,
+        first: std::net::Ipv4Addr,
+        second: std::net::Ipv4Addr,
+    ) -> Self {
+        let scratch = Scratch::new();
+        let mut command = namespace.command("turnserver");
+        command
+            .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--rfc5780", "--log-file", "stdout"])
+            .args(["--realm", DOMAIN, "--use-auth-secret"])
+            .arg(format!("--static-auth-secret={SECRET}"))
+            .arg(format!("--listening-ip={first}"))
+            .arg(format!("--listening-ip={second}"))
+            .arg(format!("--relay-ip={first}"))
+            .arg(format!("--pidfile={}", scratch.path("pid").display()))
+            .arg(format!("--userdb={}", scratch.path("db").display()));
+        let process = Process::start(command, scratch.path("out"));
+        await_listener("coturn", namespace.name(), SocketAddr::from((first, 3478)));
+        Self { _process: process, _scratch: scratch }
+    }
+}
+
+fn kill(process: &mut Option<Process>) {
+    if let Some(mut process) = process.take() {
+        process.signal(Signal::KILL);
+        process.wait(Duration::from_secs(10)).expect("a killed server ends");
+    }
+}
+
+/// Waits until somebody accepts TCP connections there, seen from inside the namespace.
+fn await_listener(what: &str, namespace: &str, address: SocketAddr) {
+    let path = Path::new("/run/netns").join(namespace);
+    eventually(&format!("{what} listens on {address}"), START_PATIENCE, || {
+        ipop_lab::inside(&path, move || {
+            TcpStream::connect_timeout(&address, Duration::from_millis(500))
+        })
+        .is_ok()
+    });
+}
