@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use ipop_ice::{Candidate, CandidateKind, foundation, priority};
-use ipop_stun::Random;
+use ipop_stun::{Random, Retransmission};
 
 use self::reflexive::Probe;
 use self::relays::Relay;
@@ -23,6 +23,12 @@ use crate::port::{Datagram, Refused};
 
 /// After this time gathering counts as done, whoever has not answered.
 pub const GATHERING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How questions to servers are repeated: from a quarter of a second on, doubling, for as long as
+/// RFC 8489 section 6.2.1 has it. A first address, permission or channel that waits for half a
+/// second is what a user waits for.
+const RETRANSMISSION: Retransmission =
+    Retransmission { first: Duration::from_millis(250), count: 8, last: 32 };
 
 /// Host addresses, STUN servers and TURN servers in use at most; the first ones count.
 pub const HOSTS_MAX: usize = 16;

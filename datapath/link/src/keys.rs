@@ -3,20 +3,24 @@
 //! The keys themselves are with the workers. A pong proves both directions: the peer opened our
 //! ping, and we opened its answer.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ipop_crypto::Cipher;
 use ipop_wire::LinkIndex;
 
-/// From an unanswered ping of an unconfirmed session to the next; doubles.
+/// From an unanswered ping of an unconfirmed session to the next; doubles once.
 const CONFIRM_AFTER_MIN: Duration = Duration::from_millis(100);
-const CONFIRM_AFTER_MAX: Duration = Duration::from_secs(1);
+const CONFIRM_AFTER_MAX: Duration = Duration::from_millis(200);
 
 /// From ping to ping once the keys are confirmed.
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// A pong that takes longer is taken for lost.
 const PONG_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Pings whose pongs still count.
+const PINGS_MAX: usize = 8;
 
 /// An installed session.
 #[derive(Debug)]
@@ -25,7 +29,8 @@ pub(crate) struct Keys {
     pub cipher: Cipher,
     pub established: Instant,
     is_confirmed: bool,
-    ping: Option<Ping>,
+    /// Since the last pong, the newest last.
+    pings: VecDeque<Ping>,
     ping_at: Instant,
     confirm_after: Duration,
     unanswered: u32,
@@ -46,7 +51,7 @@ impl Keys {
             cipher,
             established: now,
             is_confirmed: false,
-            ping: None,
+            pings: VecDeque::with_capacity(PINGS_MAX),
             ping_at: now,
             confirm_after: CONFIRM_AFTER_MIN,
             unanswered: 0,
@@ -72,15 +77,16 @@ impl Keys {
     /// Pings so far do not count as unanswered.
     pub fn forgive(&mut self) {
         self.unanswered = 0;
-        self.ping = None;
+        self.pings.clear();
     }
 
     /// Takes a pong; true if the keys are confirmed by it for the first time.
     pub fn on_pong(&mut self, now: Instant, nonce: u64) -> bool {
-        let Some(ping) = self.ping.take_if(|ping| ping.nonce == nonce) else { return false };
+        let Some(ping) = self.pings.iter().find(|ping| ping.nonce == nonce) else { return false };
         let sample = now.saturating_duration_since(ping.sent);
         self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         self.unanswered = 0;
+        self.pings.clear();
         self.ping_at = now + KEEPALIVE;
         !std::mem::replace(&mut self.is_confirmed, true)
     }
@@ -90,19 +96,17 @@ impl Keys {
         if now < self.ping_at {
             return None;
         }
-        if self.ping.is_some() {
+        if !self.pings.is_empty() {
             self.unanswered += 1;
         }
+        if self.pings.len() == PINGS_MAX {
+            self.pings.pop_front();
+        }
         let ping = Ping { nonce: nonce(), sent: now };
-        self.ping = Some(ping);
-        self.ping_at = now
-            + if !self.is_confirmed {
-                let after = self.confirm_after;
-                self.confirm_after = (after * 2).min(CONFIRM_AFTER_MAX);
-                after
-            } else {
-                PONG_TIME_MAX
-            };
+        self.pings.push_back(ping);
+        let patience = if self.is_confirmed { PONG_TIME_MAX } else { self.confirm_after };
+        self.confirm_after = CONFIRM_AFTER_MAX;
+        self.ping_at = now + patience;
         Some(ping.nonce)
     }
 
@@ -120,24 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn pings_go_out_ever_slower_until_one_is_answered() {
+    fn pings_go_out_until_one_is_answered() {
         let start = Instant::now();
         let mut keys = keys(start);
         let mut nonce = 0;
         let mut times = Vec::new();
-        while keys.poll_timeout() < start + Duration::from_secs(4) {
+        while keys.poll_timeout() < start + Duration::from_secs(2) {
             let now = keys.poll_timeout();
             times.push((now - start).as_millis());
             nonce += 1;
             assert_eq!(keys.handle_timeout(now, || nonce), Some(nonce));
         }
-        assert_eq!(times, [0, 100, 300, 700, 1500, 2500, 3500]);
-        assert_eq!(keys.unanswered(), 6);
-        let now = start + Duration::from_secs(4);
-        assert!(!keys.on_pong(now, nonce - 1), "an old nonce confirms nothing");
-        assert!(keys.on_pong(now, nonce));
+        assert_eq!(times, [0, 100, 300, 500, 700, 900, 1100, 1300, 1500, 1700, 1900]);
+        assert_eq!(keys.unanswered(), 10);
+        let now = start + Duration::from_secs(2);
+        assert!(!keys.on_pong(now, nonce - PINGS_MAX as u64), "too old to count");
+        assert!(keys.on_pong(now, nonce - 1), "not only the newest counts");
         assert!(keys.is_confirmed);
-        assert_eq!((keys.unanswered(), keys.rtt()), (0, Some(Duration::from_millis(500))));
+        assert_eq!((keys.unanswered(), keys.rtt()), (0, Some(Duration::from_millis(300))));
         assert_eq!(keys.poll_timeout(), now + KEEPALIVE);
         assert!(!keys.on_pong(now, nonce), "the same pong again is no news");
     }

@@ -28,7 +28,7 @@ use crate::gatherer::{Gatherer, GathererOutput, TurnServer};
 use crate::link::{Link, LinkConfig, LinkOutput};
 use crate::port::{
     CommandError, Datagram, Event, InstallLane, LinkState, LinkStatus, Output, Path, PathKind,
-    Refused,
+    PathStatus, Refused,
 };
 
 pub use self::slots::LINKS_MAX;

@@ -62,7 +62,8 @@ impl Gatherer {
         for (host, server) in wanted {
             let exists = |probe: &Probe| (probe.host, probe.server()) == (host, server);
             if !self.probes.iter().any(exists) {
-                let config = BindingConfig::new(server);
+                let retransmission = RETRANSMISSION;
+                let config = BindingConfig { retransmission, ..BindingConfig::new(server) };
                 let client = BindingClient::new(config, self.random.block(), now);
                 self.probes.push(Probe { host, client, is_settled: false, failure: None });
             }

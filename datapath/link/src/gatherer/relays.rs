@@ -7,6 +7,11 @@ use ipop_stun::turn::{
     Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput,
 };
 
+/// Channels without a user that a relay keeps. A server remembers a binding for ten minutes after
+/// its last refresh: until then a peer that comes back is given the same channel, and what is
+/// under way to us is understood.
+const UNUSED_CHANNELS_MAX: usize = 128;
+
 /// One allocation, or the wish for one.
 pub(super) struct Relay {
     server: TurnServer,
@@ -15,6 +20,8 @@ pub(super) struct Relay {
     client: TurnClient,
     /// Our address there that was announced last.
     relayed: Option<SocketAddr>,
+    /// Peers whose channels nobody uses any more, the longest unused first.
+    unused: VecDeque<SocketAddr>,
     is_settled: bool,
     is_closed: bool,
 }
@@ -86,15 +93,22 @@ impl Gatherer {
         relayed: SocketAddr,
         peer: SocketAddr,
     ) -> Result<(), RelayError> {
-        let result = self.relay_of(relayed)?.client.bind(now, peer);
+        let relay = self.relay_of(relayed)?;
+        relay.unused.retain(|unused| *unused != peer);
+        let result = relay.client.bind(now, peer);
         self.settle(now);
         result
     }
 
-    /// No longer keeps the channel to a peer.
-    pub fn forget(&mut self, now: Instant, relayed: SocketAddr, peer: SocketAddr) {
-        if let Ok(relay) = self.relay_of(relayed) {
-            relay.client.forget(now, peer);
+    /// The channel to a peer has no user any more. It is kept for a while.
+    pub fn release(&mut self, now: Instant, relayed: SocketAddr, peer: SocketAddr) {
+        let Ok(relay) = self.relay_of(relayed) else { return };
+        relay.unused.retain(|unused| *unused != peer);
+        relay.unused.push_back(peer);
+        if relay.unused.len() > UNUSED_CHANNELS_MAX
+            && let Some(longest) = relay.unused.pop_front()
+        {
+            relay.client.forget(now, longest);
             self.settle(now);
         }
     }
@@ -142,10 +156,19 @@ impl Gatherer {
     fn new_relay(&mut self, now: Instant, server: TurnServer, host: SocketAddr) -> Option<Relay> {
         match Credential::new(&server.username, &server.password) {
             Ok(credential) => {
-                let config = TurnConfig::new(server.address, credential);
+                let retransmission = RETRANSMISSION;
+                let config =
+                    TurnConfig { retransmission, ..TurnConfig::new(server.address, credential) };
                 let client = TurnClient::new(config, self.random.block(), now);
-                let relayed = None;
-                Some(Relay { server, host, client, relayed, is_settled: false, is_closed: false })
+                Some(Relay {
+                    server,
+                    host,
+                    client,
+                    relayed: None,
+                    unused: VecDeque::new(),
+                    is_settled: false,
+                    is_closed: false,
+                })
             }
             Err(error) => {
                 let text = format!("TURN: the user name or password cannot be used: {error}");

@@ -49,8 +49,23 @@ impl Node {
             Gathered::Nothing => Ok(()),
             Gathered::Relayed { local, remote, range } => {
                 let data = input.data.get(range).ok_or(Refused::Malformed)?;
+                self.want_channel(now, local, remote, data);
                 self.dispatch_to_links(now, Datagram { local, remote, data })
             }
+        }
+    }
+
+    /// A sealed datagram that comes here came through a relay without a channel: the peer uses a
+    /// pair that we do not. From the next one on it shall come in a channel, which workers read.
+    fn want_channel(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
+        let Ok(header) = Header::parse(data) else { return };
+        let slot = Slots::of_index(header.receiver).and_then(|at| self.slots.get(at));
+        if header.kind != Kind::Handshake
+            && slot.is_some_and(|slot| slot.link.is_validated(remote))
+            && self.gatherer.relay_path(local, remote).is_none()
+            && self.gatherer.bind(now, local, remote).is_ok()
+        {
+            self.gatherer.release(now, local, remote);
         }
     }
 

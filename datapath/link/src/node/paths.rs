@@ -118,7 +118,7 @@ impl Node {
             let is_used =
                 |slot: &Slot| slot.pair.is_some_and(|(l, r, _)| (l, r) == (local, remote));
             if self.gatherer.is_relayed(local) && !self.slots.iter().any(is_used) {
-                self.gatherer.forget(now, local, remote);
+                self.gatherer.release(now, local, remote);
             }
         }
         if let Some((local, remote, _)) = pair
@@ -181,9 +181,12 @@ impl Node {
         }
     }
 
-    /// Tells the controller of a link's status.
+    /// Tells the controller of a link's status, if it does not know.
     pub(super) fn report(&mut self, at: usize) {
-        if let Some(status) = self.status(at) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let status = slot.link.status();
+        let told = Some((status.state, status.path));
+        if std::mem::replace(&mut slot.reported, told) != told {
             self.outputs.push_back(Output::Event(Event::Link(status)));
         }
     }

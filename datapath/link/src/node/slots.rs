@@ -20,14 +20,24 @@ pub(super) struct Slot {
     pub path: Option<Path>,
     /// Sessions with lanes at the workers.
     pub installed: Vec<LinkIndex>,
+    /// What the controller was told: state and path.
+    pub reported: Option<(LinkState, Option<PathStatus>)>,
     /// It was replaced by a session that is up, and goes then.
     pub remove_at: Option<Instant>,
 }
 
 impl Slot {
     pub fn new(peer: Fingerprint, session: u64, link: Link) -> Self {
-        let (pair, path, installed, remove_at) = (None, None, Vec::new(), None);
-        Slot { peer, session, link, pair, path, installed, remove_at }
+        Slot {
+            peer,
+            session,
+            link,
+            pair: None,
+            path: None,
+            installed: Vec::new(),
+            reported: None,
+            remove_at: None,
+        }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -1,0 +1,194 @@
+//! A node with what the engine would put around it: sockets and one worker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipop_crypto::{Cipher, Fingerprint, Identity, OVERHEAD_LEN, OpenError};
+use ipop_link::{
+    Datagram, Event, InstallLane, LinkState, LinkStatus, Node, NodeConfig, Output, Path, Refused,
+};
+use ipop_wire::{Header, Kind, LinkIndex, Part, Protocol};
+
+/// Bytes of a ChannelData header.
+const CHANNEL_HEADER_LEN: usize = 4;
+
+pub struct Machine {
+    pub node: Node,
+    pub fingerprint: Fingerprint,
+    pub hosts: Vec<SocketAddr>,
+    /// Which router it is behind.
+    pub router: usize,
+    pub lanes: BTreeMap<LinkIndex, InstallLane>,
+    pub active: BTreeMap<Fingerprint, LinkIndex>,
+    pub events: Vec<(Instant, Event)>,
+    /// Frames that came, by peer.
+    pub frames: Vec<(Fingerprint, Vec<u8>)>,
+    pub refused: Vec<Refused>,
+    pub not_opened: Vec<OpenError>,
+    /// Sealed datagrams for which there was no lane.
+    pub unknown: usize,
+    /// How often lanes were installed.
+    pub installed: usize,
+    /// Datagrams that wait to be put on the wire: source, destination, data.
+    pub sending: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+}
+
+impl Machine {
+    pub fn new(seed: u8, router: usize, hosts: Vec<SocketAddr>, now: Instant) -> Self {
+        let identity = Arc::new(Identity::generate(&[seed; 32]));
+        let fingerprint = identity.fingerprint();
+        let mut node = Node::new(NodeConfig {
+            identity,
+            ciphers: vec![(Cipher::Aes128Gcm, 100), (Cipher::ChaCha20Poly1305, 300)],
+            lanes: 1,
+            mtu: 1400,
+            seed: [seed ^ 0x80; 32],
+        });
+        node.set_hosts(now, &hosts);
+        Machine {
+            node,
+            fingerprint,
+            hosts,
+            router,
+            lanes: BTreeMap::new(),
+            active: BTreeMap::new(),
+            events: Vec::new(),
+            frames: Vec::new(),
+            refused: Vec::new(),
+            not_opened: Vec::new(),
+            unknown: 0,
+            installed: 0,
+            sending: Vec::new(),
+        }
+    }
+
+    /// Does what the node wants done.
+    pub fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transmit { local, remote, data } => {
+                    assert!(self.hosts.contains(&local), "sent from {local}");
+                    assert!(data.len() <= 1300, "{} bytes", data.len());
+                    self.sending.push((local, remote, data));
+                }
+                Output::InstallLane(lane) => {
+                    self.installed += 1;
+                    assert!(self.lanes.insert(lane.index, *lane).is_none(), "an index is reused");
+                }
+                Output::SetPath { index, path } => {
+                    self.lanes.get_mut(&index).expect("installed").path = path;
+                }
+                Output::Activate { peer, index } => {
+                    assert_eq!(self.lanes.get(&index).expect("installed").peer, peer);
+                    self.active.insert(peer, index);
+                }
+                Output::SendControl { index, data } => self.seal(index, Kind::Control, &data),
+                Output::RemoveSession { index } => {
+                    self.lanes.remove(&index).expect("installed");
+                    self.active.retain(|_, active| *active != index);
+                }
+                Output::Event(event) => self.events.push((now, event)),
+            }
+        }
+    }
+
+    /// Sends a frame over the link's active session; false if there is none.
+    pub fn send_frame(&mut self, peer: Fingerprint, frame: &[u8]) -> bool {
+        let Some(index) = self.active.get(&peer).copied() else { return false };
+        self.seal(index, Kind::Data, frame);
+        true
+    }
+
+    fn seal(&mut self, index: LinkIndex, kind: Kind, payload: &[u8]) {
+        let lane = self.lanes.get_mut(&index).expect("installed");
+        let header = Header {
+            kind,
+            epoch: 0,
+            lane: lane.lane,
+            part: Part::WHOLE,
+            receiver: lane.peer_index,
+            counter: 0,
+        };
+        let mut datagram = vec![0; OVERHEAD_LEN + payload.len()];
+        lane.sealer.seal(header, payload, b"", &mut datagram).expect("fits");
+        let Some(Path { local, remote, channel, .. }) = lane.path else { return };
+        if let Some(channel) = channel {
+            let [a, b] = channel.to_be_bytes();
+            let [c, d] = (datagram.len() as u16).to_be_bytes();
+            datagram.splice(0..0, [a, b, c, d]);
+        }
+        self.sending.push((local, remote, datagram));
+    }
+
+    /// Takes a datagram as a worker does: sealed ones are opened, the rest is the node's.
+    pub fn receive(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
+        self.take(now, local, remote, data);
+        self.drain(now);
+    }
+
+    fn take(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
+        let inner = match Protocol::of(data[0]) {
+            Protocol::TurnChannel => data.get(CHANNEL_HEADER_LEN..).unwrap_or_default(),
+            _ => data,
+        };
+        match Header::parse(inner) {
+            Ok(header) if header.kind != Kind::Handshake => self.open(now, &header, inner),
+            _ => {
+                let input = Datagram { local, remote, data };
+                if let Err(refused) = self.node.handle_input(now, input) {
+                    self.refused.push(refused);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant, header: &Header, datagram: &[u8]) {
+        let Some(lane) = self.lanes.get_mut(&header.receiver) else {
+            self.unknown += 1;
+            return;
+        };
+        let mut plaintext = vec![0; datagram.len()];
+        match lane.opener.open(now, header, datagram, &mut plaintext) {
+            Ok(length) => {
+                plaintext.truncate(length);
+                if header.kind == Kind::Control {
+                    let taken = self.node.handle_control(now, header.receiver, &plaintext);
+                    taken.expect("a session with a lane is known");
+                } else {
+                    self.frames.push((lane.peer, plaintext));
+                }
+            }
+            Err(error) => self.not_opened.push(error),
+        }
+    }
+
+    pub fn status(&self, peer: Fingerprint) -> Option<LinkStatus> {
+        self.node.links().find(|status| status.peer == peer)
+    }
+
+    pub fn state(&self, peer: Fingerprint) -> Option<LinkState> {
+        self.status(peer).map(|status| status.state)
+    }
+
+    /// The states that were told, in order.
+    pub fn told(&self) -> Vec<LinkState> {
+        let states = self.events.iter().filter_map(|(_, event)| match event {
+            Event::Link(status) => Some(status.state),
+            _ => None,
+        });
+        let mut states: Vec<_> = states.collect();
+        states.dedup();
+        states
+    }
+
+    /// Why links failed.
+    pub fn reasons(&self) -> Vec<&str> {
+        let reasons = self.events.iter().filter_map(|(_, event)| match event {
+            Event::Link(status) if status.state == LinkState::Failed => Some(&*status.reason),
+            _ => None,
+        });
+        reasons.collect()
+    }
+}
