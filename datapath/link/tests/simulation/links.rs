@@ -1,12 +1,10 @@
 //! Pairs of nodes in virtual time: every kind of router with every other, good and bad networks.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::nat::Kind;
+use crate::support::{Faults, SERVER, World};
 use ipop_link::{LinkState, PathKind};
-use support::nat::Kind;
-use support::{Faults, SERVER, World};
 
 const BAD: Faults = Faults { lost: 12, doubled: 8, late: 15 };
 
@@ -33,7 +31,7 @@ fn two_public_machines_are_up_soon_and_tell_every_state() {
         assert_eq!(machine.told(), told[at..]);
         let status = machine.status(world.fingerprint(peer)).expect("a link");
         assert_eq!((status.session, status.reason.as_str()), (7, ""));
-        assert_eq!(status.rtt, Some(support::LATENCY * 2));
+        assert_eq!(status.rtt, Some(crate::support::LATENCY * 2));
         assert_eq!(status.path.expect("a path").kind, PathKind::Direct);
         assert_eq!(machine.lanes.len(), 1);
     }

@@ -63,6 +63,7 @@ pub struct World {
     sequence: u64,
     random: Random,
     pub datagrams: u64,
+    destinations: BTreeMap<SocketAddr, u64>,
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -102,6 +103,7 @@ impl World {
             sequence: 0,
             random: Random::new([seed; 32]),
             datagrams: 0,
+            destinations: BTreeMap::new(),
         };
         for kind in kinds {
             world.add_router(*kind);
@@ -301,8 +303,22 @@ impl World {
         }
     }
 
+    /// How many datagrams were sent to an address.
+    pub fn to(&self, address: SocketAddr) -> u64 {
+        self.destinations.get(&address).copied().unwrap_or_default()
+    }
+
+    /// What is on its way just now.
+    pub fn under_way(&self) -> impl Iterator<Item = &[u8]> {
+        self.queue.values().filter_map(|delivery| match delivery {
+            Delivery::Datagram { data, .. } => Some(&**data),
+            Delivery::Candidate { .. } => None,
+        })
+    }
+
     pub fn transmit(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
         self.datagrams += 1;
+        *self.destinations.entry(to).or_default() += 1;
         let (a, b) = (from.ip(), to.ip());
         if self.cut.contains(&(a, b)) || self.cut.contains(&(b, a)) || self.chance(self.faults.lost)
         {

@@ -1,0 +1,5 @@
+//! Nodes in virtual time on a small internet of routers, servers and faults.
+
+mod links;
+mod node;
+mod support;
