@@ -12,7 +12,7 @@ mod dispatch;
 mod paths;
 mod slots;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -212,7 +212,7 @@ impl Node {
     /// [`CommandError::UnknownLink`].
     pub fn rehandshake(&mut self, now: Instant, peer: Fingerprint) -> Result<(), CommandError> {
         let sessions = self.peers.get(&peer).ok_or(CommandError::UnknownLink)?;
-        let slot = self.slots.get_mut(sessions.current).ok_or(CommandError::UnknownLink)?;
+        let slot = self.slots.touch(sessions.current).ok_or(CommandError::UnknownLink)?;
         slot.link.rehandshake(now);
         self.settle(now);
         Ok(())
@@ -239,7 +239,7 @@ impl Node {
         data: &[u8],
     ) -> Result<(), Refused> {
         let at = Slots::of_index(index).ok_or(Refused::Unexpected)?;
-        let slot = self.slots.get_mut(at).ok_or(Refused::Unexpected)?;
+        let slot = self.slots.touch(at).ok_or(Refused::Unexpected)?;
         slot.link.handle_control(now, index, data);
         self.settle(now);
         Ok(())
@@ -250,11 +250,11 @@ impl Node {
         if self.gatherer.poll_timeout().is_some_and(|at| now >= at) {
             self.gatherer.handle_timeout(now);
         }
-        self.remove_replaced(now);
-        for slot in self.slots.iter_mut() {
-            if slot.link.poll_timeout().is_some_and(|at| now >= at) {
+        for at in self.slots.due(now) {
+            if let Some(slot) = self.slots.touch(at) {
                 slot.link.handle_timeout(now);
             }
+            self.remove_if_replaced(now, at);
         }
         self.settle(now);
     }
@@ -267,8 +267,7 @@ impl Node {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let links = self.slots.iter().filter_map(Slot::poll_timeout);
-        links.chain(self.gatherer.poll_timeout()).min()
+        self.slots.poll_timeout().into_iter().chain(self.gatherer.poll_timeout()).min()
     }
 
     /// The addresses at which the node may be reached now: for a controller that has just come.
@@ -290,7 +289,7 @@ impl Node {
 
     fn find(&mut self, peer: Fingerprint, session: u64) -> Result<&mut Slot, CommandError> {
         let sessions = self.peers.get(&peer).ok_or(CommandError::UnknownLink)?;
-        let slot = self.slots.get_mut(sessions.current).ok_or(CommandError::UnknownLink)?;
+        let slot = self.slots.touch(sessions.current).ok_or(CommandError::UnknownLink)?;
         if slot.session == session { Ok(slot) } else { Err(CommandError::StaleSession) }
     }
 

@@ -74,7 +74,7 @@ impl Node {
         match Protocol::of(first) {
             Protocol::Stun => {
                 let at = self.party(input.data)?;
-                let slot = self.slots.get_mut(at).ok_or(Refused::Unexpected)?;
+                let slot = self.slots.touch(at).ok_or(Refused::Unexpected)?;
                 slot.link.handle_input(now, input)
             }
             Protocol::Ipop => self.dispatch_handshake(now, input),
@@ -106,12 +106,16 @@ impl Node {
         }
         if header.receiver != LinkIndex(0) {
             let at = Slots::of_index(header.receiver).ok_or(Refused::Unexpected)?;
-            let slot = self.slots.get_mut(at).ok_or(Refused::Unexpected)?;
+            let slot = self.slots.touch(at).ok_or(Refused::Unexpected)?;
             return slot.link.handle_input(now, input);
         }
         // The first datagrams of a client, which cannot know our index yet.
         let mut refused = Refused::Stranger;
-        for slot in self.slots.iter_mut().filter(|slot| slot.link.is_validated(input.remote)) {
+        for at in self.slots.range() {
+            if !self.slots.get(at).is_some_and(|slot| slot.link.is_validated(input.remote)) {
+                continue;
+            }
+            let Some(slot) = self.slots.touch(at) else { continue };
             match slot.link.handle_input(now, input) {
                 Ok(()) => return Ok(()),
                 Err(error) => refused = refused.max(error),

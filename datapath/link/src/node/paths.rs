@@ -14,8 +14,10 @@ impl Node {
                 is_quiet = false;
                 self.on_gatherer(now, output);
             }
-            for at in self.slots.range() {
-                is_quiet &= !self.drain(now, at);
+            while let Some(at) = self.slots.take_touched() {
+                is_quiet = false;
+                self.drain(now, at);
+                self.slots.schedule(at);
             }
             if is_quiet {
                 return;
@@ -23,13 +25,10 @@ impl Node {
         }
     }
 
-    fn drain(&mut self, now: Instant, at: usize) -> bool {
-        let mut has_drained = false;
+    fn drain(&mut self, now: Instant, at: usize) {
         while let Some(output) = self.slots.get_mut(at).and_then(|slot| slot.link.poll_output()) {
-            has_drained = true;
             self.on_link(now, at, output);
         }
-        has_drained
     }
 
     fn on_gatherer(&mut self, now: Instant, output: GathererOutput) {
@@ -38,8 +37,10 @@ impl Node {
                 self.outputs.push_back(Output::Transmit { local, remote, data });
             }
             GathererOutput::Candidate(candidate) => {
-                for slot in self.slots.iter_mut() {
-                    slot.link.add_local(now, candidate.clone());
+                for at in self.slots.range() {
+                    if let Some(slot) = self.slots.touch(at) {
+                        slot.link.add_local(now, candidate.clone());
+                    }
                 }
                 self.outputs.push_back(Output::Event(Event::LocalCandidate(candidate)));
             }
@@ -154,7 +155,7 @@ impl Node {
     fn activate(&mut self, now: Instant, at: usize, index: LinkIndex) {
         let Some(peer) = self.slots.get(at).map(|slot| slot.peer) else { return };
         let Some(sessions) = self.peers.get(&peer).copied() else { return };
-        let retiring = sessions.retiring.and_then(|at| self.slots.get_mut(at));
+        let retiring = sessions.retiring.and_then(|at| self.slots.touch(at));
         if sessions.current == at {
             if let Some(slot) = retiring {
                 slot.remove_at.get_or_insert(now + RETIRED_TIME);
@@ -195,22 +196,21 @@ impl Node {
         Some(self.slots.get(at)?.link.status())
     }
 
-    /// Removes sessions whose replacement has been up for long enough.
-    pub(super) fn remove_replaced(&mut self, now: Instant) {
-        for at in self.slots.range() {
-            let Some(slot) = self.slots.get(at) else { continue };
-            if slot.remove_at.is_some_and(|until| now >= until) {
-                if let Some(sessions) = self.peers.get_mut(&slot.peer) {
-                    sessions.retiring = sessions.retiring.filter(|retiring| *retiring != at);
-                }
-                self.remove(now, at, None);
-            }
+    /// Removes a session whose replacement has been up for long enough.
+    pub(super) fn remove_if_replaced(&mut self, now: Instant, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        if slot.remove_at.is_none_or(|until| now < until) {
+            return;
         }
+        if let Some(sessions) = self.peers.get_mut(&slot.peer) {
+            sessions.retiring = sessions.retiring.filter(|retiring| *retiring != at);
+        }
+        self.remove(now, at, None);
     }
 
     /// Ends a session whose peer's entry no longer names it; with a reason, the peer is told.
     pub(super) fn remove(&mut self, now: Instant, at: usize, reason: Option<&str>) {
-        if let Some(slot) = self.slots.get_mut(at) {
+        if let Some(slot) = self.slots.touch(at) {
             slot.link.close(now, reason);
         }
         self.drain(now, at);

@@ -24,6 +24,10 @@ pub(super) struct Slot {
     pub reported: Option<(LinkState, Option<PathStatus>)>,
     /// It was replaced by a session that is up, and goes then.
     pub remove_at: Option<Instant>,
+    /// Its link was given something since its outputs were taken last.
+    is_touched: bool,
+    /// What `Slots::timeouts` has of it.
+    timeout: Option<Instant>,
 }
 
 impl Slot {
@@ -37,10 +41,12 @@ impl Slot {
             installed: Vec::new(),
             reported: None,
             remove_at: None,
+            is_touched: false,
+            timeout: None,
         }
     }
 
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         self.link.poll_timeout().into_iter().chain(self.remove_at).min()
     }
 }
@@ -52,6 +58,10 @@ pub(super) struct Slots {
     rows: Vec<Option<Slot>>,
     free: VecDeque<usize>,
     by_ufrag: BTreeMap<String, usize>,
+    /// Rows whose links were given something: only their outputs and timers can be new, so what
+    /// one datagram costs does not grow with the number of links.
+    touched: Vec<usize>,
+    timeouts: BTreeSet<(Instant, usize)>,
 }
 
 impl Slots {
@@ -67,11 +77,13 @@ impl Slots {
     pub fn fill(&mut self, at: usize, slot: Slot) {
         self.by_ufrag.insert(slot.link.local_ufrag().to_owned(), at);
         self.rows[at] = Some(slot);
+        self.touch(at);
     }
 
     pub fn clear(&mut self, at: usize) {
         if let Some(slot) = self.rows[at].take() {
             self.by_ufrag.remove(slot.link.local_ufrag());
+            self.unschedule(at, slot.timeout);
             self.free.push_back(at);
         }
     }
@@ -80,8 +92,54 @@ impl Slots {
         self.rows.get(at)?.as_ref()
     }
 
+    /// For what changes nothing in the link: see [`touch`](Self::touch).
     pub fn get_mut(&mut self, at: usize) -> Option<&mut Slot> {
         self.rows.get_mut(at)?.as_mut()
+    }
+
+    /// For giving the link something: its outputs are taken and its timer is set afterwards.
+    pub fn touch(&mut self, at: usize) -> Option<&mut Slot> {
+        let slot = self.rows.get_mut(at)?.as_mut()?;
+        if !std::mem::replace(&mut slot.is_touched, true) {
+            self.touched.push(at);
+        }
+        Some(slot)
+    }
+
+    /// A row that was touched, once.
+    pub fn take_touched(&mut self) -> Option<usize> {
+        let at = self.touched.pop()?;
+        if let Some(slot) = self.get_mut(at) {
+            slot.is_touched = false;
+        }
+        Some(at)
+    }
+
+    /// Notes when the link in this row is due.
+    pub fn schedule(&mut self, at: usize) {
+        let Some(slot) = self.get_mut(at) else { return };
+        let timeout = slot.poll_timeout();
+        let before = std::mem::replace(&mut slot.timeout, timeout);
+        if before != timeout {
+            self.unschedule(at, before);
+            self.timeouts.extend(timeout.map(|due| (due, at)));
+        }
+    }
+
+    fn unschedule(&mut self, at: usize, timeout: Option<Instant>) {
+        if let Some(due) = timeout {
+            self.timeouts.remove(&(due, at));
+        }
+    }
+
+    /// When the first link is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timeouts.first().map(|(due, _)| *due)
+    }
+
+    /// The rows whose links are due.
+    pub fn due(&self, now: Instant) -> Vec<usize> {
+        self.timeouts.iter().take_while(|(due, _)| *due <= now).map(|(_, at)| *at).collect()
     }
 
     pub fn by_ufrag(&self, ufrag: &str) -> Option<usize> {
@@ -90,10 +148,6 @@ impl Slots {
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.rows.iter().flatten()
-    }
-
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.rows.iter_mut().flatten()
     }
 
     /// Row numbers, of empty rows too.
