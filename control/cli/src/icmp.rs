@@ -58,6 +58,41 @@ impl Pinger {
         }
     }
 
+    /// Sends a ping every `interval` until one of them is answered, and returns when that was.
+    /// `None`: none was by the `deadline`.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn until_answered(
+        &mut self,
+        interval: Duration,
+        deadline: Instant,
+    ) -> io::Result<Option<Instant>> {
+        let mut answer = [0; 1500];
+        while Instant::now() < deadline {
+            self.sequence = self.sequence.wrapping_add(1);
+            // Without an interface yet there is no way: the next one may find it.
+            let _ = self.socket.send(&self.request());
+            let next = Instant::now() + interval;
+            loop {
+                let left = next.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                self.socket.set_read_timeout(Some(left))?;
+                match self.socket.recv(&mut answer) {
+                    Ok(length) if self.is_any_reply(&answer[..length]) => {
+                        return Ok(Some(Instant::now()));
+                    }
+                    Ok(_) => {}
+                    Err(error) if is_timeout(&error) => break,
+                    Err(_) => std::thread::sleep(left),
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn request(&self) -> [u8; 8 + PAYLOAD_LEN] {
         let mut packet = [0x69; 8 + PAYLOAD_LEN];
         packet[0] = if self.is_ipv4 { 8 } else { 128 };
@@ -73,14 +108,23 @@ impl Pinger {
     }
 
     fn is_reply(&self, packet: &[u8]) -> bool {
+        self.reply_sequence(packet) == Some(self.sequence)
+    }
+
+    fn is_any_reply(&self, packet: &[u8]) -> bool {
+        self.reply_sequence(packet).is_some()
+    }
+
+    /// The sequence number of an answer to one of our pings.
+    fn reply_sequence(&self, packet: &[u8]) -> Option<u16> {
         let header = match (self.is_ipv4, packet.first()) {
             (true, Some(first)) => usize::from(first & 0x0f) * 4,
             _ => 0,
         };
-        let Some(icmp) = packet.get(header..).filter(|icmp| icmp.len() >= 8) else { return false };
-        icmp[0] == if self.is_ipv4 { 0 } else { 129 }
-            && icmp[4..6] == self.identifier.to_be_bytes()
-            && icmp[6..8] == self.sequence.to_be_bytes()
+        let icmp = packet.get(header..).filter(|icmp| icmp.len() >= 8)?;
+        let is_ours = icmp[0] == if self.is_ipv4 { 0 } else { 129 }
+            && icmp[4..6] == self.identifier.to_be_bytes();
+        is_ours.then(|| u16::from_be_bytes([icmp[6], icmp[7]]))
     }
 }
 

@@ -64,7 +64,7 @@ fn show(
     bar.set_message("starting hub and nodes");
     stage.start(stop)?;
     bar.set_message("finding each other");
-    let mut pairs = measure::first_pings(&stage, LINK_PATIENCE, stop, bar)?;
+    let mut pairs = measure::first_pings(&mut stage, LINK_PATIENCE, stop, bar)?;
     measure::paths(&stage, &mut pairs);
     if flags.traffic > 0 {
         let time = Duration::from_secs(flags.traffic);

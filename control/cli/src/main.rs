@@ -10,6 +10,7 @@ mod args;
 mod config;
 mod down;
 mod failure;
+mod hub;
 mod icmp;
 mod instance;
 mod keygen;
@@ -51,7 +52,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Wait(flags) => wait::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
         Command::Netcheck(flags) => netcheck::run(&flags),
-        Command::Hub(_) => Err(Failure::usage("not in this build yet")),
+        Command::Hub(flags) => hub::run(&flags),
         Command::Keygen(flags) => keygen::run(&flags),
         Command::Datapath(flags) => processes::datapath(&flags),
         Command::Controller(flags) => processes::controller(&flags),

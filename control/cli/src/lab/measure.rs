@@ -40,20 +40,21 @@ pub(super) struct Pair {
 
 /// Pings every pair from the start until it answers.
 pub(super) fn first_pings(
-    stage: &Stage,
+    stage: &mut Stage,
     patience: Duration,
     stop: &AtomicBool,
     bar: &ProgressBar,
 ) -> Result<Vec<Pair>, Failure> {
     let mut pairs = all_pairs(stage.nodes());
     let deadline = Instant::now() + patience;
+    let nodes = stage.nodes();
     std::thread::scope(|scope| {
         let threads: Vec<_> = pairs
             .iter_mut()
             .enumerate()
             .map(|(index, pair)| {
                 scope.spawn(move || {
-                    wait_for_ping(stage, pair, index, deadline);
+                    wait_for_ping(nodes, pair, index, deadline);
                     if let Some(seconds) = pair.first_ping {
                         bar.println(format!(
                             "  {} and {} linked after {seconds:.2} s",
@@ -69,6 +70,9 @@ pub(super) fn first_pings(
     });
     if stop.load(Ordering::Relaxed) {
         return Err(Failure::failed("stopped"));
+    }
+    if let Some(words) = stage.dead_node() {
+        return Err(Failure::failed(format!("a node ended on its own: {words}")));
     }
     Ok(pairs)
 }
@@ -116,8 +120,8 @@ fn all_pairs(nodes: &[Node]) -> Vec<Pair> {
     .collect()
 }
 
-fn wait_for_ping(stage: &Stage, pair: &mut Pair, index: usize, deadline: Instant) {
-    let [a, b] = pair.ends.map(|index| &stage.nodes()[index]);
+fn wait_for_ping(nodes: &[Node], pair: &mut Pair, index: usize, deadline: Instant) {
+    let [a, b] = pair.ends.map(|index| &nodes[index]);
     let started = a.started.max(b.started);
     let identifier = u16::try_from(index).unwrap_or(u16::MAX);
     let target = IpAddr::from(b.overlay);
@@ -140,18 +144,8 @@ fn ping_until(target: IpAddr, identifier: u16, deadline: Instant) -> Option<(Ins
         }
         std::thread::sleep(PING_PAUSE);
     };
-    while Instant::now() < deadline {
-        let patience = Duration::from_millis(200);
-        match pinger.ping(patience) {
-            Ok(Some(_)) => {
-                let first = Instant::now();
-                return Some((first, median_rtt(&mut pinger)));
-            }
-            Ok(None) => {}
-            Err(_) => std::thread::sleep(PING_PAUSE),
-        }
-    }
-    None
+    let first = pinger.until_answered(PING_PAUSE, deadline).ok().flatten()?;
+    Some((first, median_rtt(&mut pinger)))
 }
 
 fn median_rtt(pinger: &mut Pinger) -> Duration {

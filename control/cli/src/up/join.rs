@@ -2,14 +2,43 @@
 
 use std::path::Path;
 
+use ipop_controller::{Account, Trust};
+use ipop_hub::{Ticket, account_for};
+
 use crate::args::Up;
 use crate::failure::Failure;
 use crate::keygen;
 use crate::settings::{InstanceSettings, from_ticket, state_dir};
 
-pub(super) fn settings(_: &str, _: &Up) -> Result<InstanceSettings, Failure> {
-    Err(Failure::usage("not in this build yet"))
+/// Settings from a ticket, or from the file that `@FILE` names.
+///
+/// # Errors
+/// When the ticket is mistyped, or its file or the key cannot be read.
+pub(super) fn settings(ticket: &str, flags: &Up) -> Result<InstanceSettings, Failure> {
+    let text = match ticket.strip_prefix('@') {
+        None => ticket.to_owned(),
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Failure::usage(format!("--join @{file}: {error}")))?,
+    };
+    let ticket: Ticket =
+        text.trim().parse().map_err(|error| Failure::usage(format!("--join: {error}")))?;
+    let name = flags.name.clone().unwrap_or_else(default_name);
+    let path = flags.identity.clone().unwrap_or_else(|| state_dir(&name).join("identity.pem"));
+    ensure_identity(&path)?;
+    let identity = keygen::read(&path)?;
+    let (jid, password) = account_for(&ticket, &identity.uid_hex());
+    let account = Account {
+        jid,
+        password,
+        servers: ticket.addresses.iter().map(ToString::to_string).collect(),
+        trust: Trust::Pinned(ticket.certificate),
+        direct_tls: true,
+        allow_plain: false,
+    };
+    let room = ticket.room_address();
+    from_ticket(name, account, room, flags)
 }
+
 /// Makes the key when there is none yet.
 ///
 /// # Errors
