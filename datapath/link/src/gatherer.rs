@@ -1,7 +1,7 @@
 //! The node's own candidates: found by asking servers, kept alive by asking again.
 //!
 //! All links share the node's sockets, so one [`Gatherer`] serves them all: per host address and
-//! STUN server a [`BindingClient`], per TURN server a [`TurnClient`]. A server that is silent
+//! STUN server a `BindingClient`, per TURN server a `TurnClient`. A server that is silent
 //! delays nothing; what is found late is told late.
 //!
 //! It also is where relayed datagrams are wrapped and unwrapped.
@@ -30,11 +30,11 @@ pub const GATHERING_TIME_MAX: Duration = Duration::from_secs(5);
 const RETRANSMISSION: Retransmission =
     Retransmission { first: Duration::from_millis(250), count: 8, last: 32 };
 
-/// Host addresses, STUN servers and TURN servers in use at most; the first ones count.
+/// Host addresses in use at most; the first ones count, as with servers.
 pub const HOSTS_MAX: usize = 16;
-/// See [`HOSTS_MAX`].
+/// STUN servers in use at most.
 pub const STUN_SERVERS_MAX: usize = 8;
-/// See [`HOSTS_MAX`].
+/// TURN servers in use at most.
 pub const TURN_SERVERS_MAX: usize = 4;
 
 /// A TURN server and who we are there.
@@ -117,7 +117,7 @@ pub struct RelayPath {
     pub channel: u16,
 }
 
-/// See the [module](self).
+/// The node's addresses: host, server-reflexive and relayed candidates, found and kept.
 pub struct Gatherer {
     random: Random,
     hosts: Vec<SocketAddr>,

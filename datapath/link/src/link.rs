@@ -115,7 +115,7 @@ pub enum LinkOutput {
     Changed,
 }
 
-/// One link. See the [module](self).
+/// One session with one peer, from ICE credentials to confirmed keys and on.
 pub struct Link {
     config: LinkConfig,
     random: Random,

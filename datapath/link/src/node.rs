@@ -62,7 +62,7 @@ pub struct OpenLink {
     pub remote: Option<Credentials>,
 }
 
-/// See the [module](self).
+/// All links of a node and its gatherer, behind one set of verbs.
 pub struct Node {
     config: NodeConfig,
     random: Random,
