@@ -233,8 +233,10 @@ fn nobody_speaks_for_another() {
         }
         assert_eq!(pair.drops_at_b(Drop::ForeignSource), 2);
         // What was A's a moment ago is C's now.
+        let frame = Shape::udp(payload_len, 1).frame().to_bytes();
+        assert_eq!(pair.carry(std::slice::from_ref(&frame)).len(), 1);
         pair.b.add_route(IP_A.into(), 32, MAC_C);
-        assert_eq!(pair.carry(&[Shape::udp(payload_len, 1).frame().to_bytes()]), []);
+        assert_eq!(pair.carry(&[frame]), []);
     }
     let mut pair = trio();
     let mut spoofed = Shape { payload_len: 5000, ..Shape::default() }.super_segment(1000, false);

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 /// Lone frames of a few flows, of sizes that sometimes repeat, TCP flows going on where they were.
 fn any_batch() -> impl Strategy<Value = Vec<Written>> {
     let sizes = prop_oneof![Just(64usize), Just(1200), 1..1300usize];
-    let one = (0..4u8, sizes, any::<u8>(), 0..8u8);
+    let one = (0..4u8, sizes, any::<u8>(), 0..12u8);
     proptest::collection::vec(one, 1..120).prop_map(|frames| {
         let (mut sequences, mut ids) = ([u32::MAX - 2000; 4], [65_530u16; 4]);
         let mut batch = Vec::new();
@@ -27,6 +27,9 @@ fn any_batch() -> impl Strategy<Value = Vec<Written>> {
                 sequence: sequences[number],
                 id: ids[number],
                 dont_fragment: flow & 2 != 0,
+                option: if quirk == 7 { 0 } else { 1 },
+                tos: if quirk == 9 { 3 } else { 2 },
+                window: if quirk == 8 { 99 } else { 512 },
                 payload_len: if quirk == 3 { 0 } else { payload_len },
                 fill,
                 ..Shape::default()
@@ -94,6 +97,35 @@ proptest! {
     }
 
     #[test]
+    fn what_is_not_lost_of_a_flow_arrives(
+        sizes in proptest::collection::vec(prop_oneof![Just(1300usize), 800..1300usize], 2..40),
+        is_tcp: bool, lost in proptest::collection::vec(0..4u8, 40), takes_uso: bool,
+    ) {
+        // Each frame is too large to be bundled, so datagrams and frames are the same in number.
+        let mut sequence = 1;
+        let batch: Vec<_> = sizes
+            .iter()
+            .map(|payload_len| {
+                let frame = Shape { is_tcp, sequence, ..Shape::udp(*payload_len, 3) }.frame();
+                sequence += *payload_len as u32;
+                frame
+            })
+            .collect();
+        let config = Config { takes_uso, ..Config::new(MAC_B, 1500) };
+        let mut pair = Pair::with_config(direct(1472), config);
+        let datagrams = pair.seal(&to_bytes(&batch));
+        prop_assert_eq!(datagrams.len(), batch.len());
+        let is_here = |number: usize| lost[number] != 0;
+        let here = (0..batch.len()).filter(|number| is_here(*number));
+        let (arriving, expected): (Vec<_>, Vec<_>) =
+            here.map(|number| (datagrams[number].clone(), batch[number].clone())).unzip();
+        let written = pair.open(&arriving);
+        prop_assert_eq!(by_flow(&written), by_flow(&expected));
+        let has_uso = written.iter().any(|frame| frame.vnet.gso_type == GsoType::Udp);
+        prop_assert!(takes_uso || !has_uso);
+    }
+
+    #[test]
     fn fragments_arrive_in_any_order(
         payload_len in 700..8900usize, is_v6: bool, is_tcp: bool, vlan: Option<u16>, fill: u8,
         order in proptest::collection::vec(any::<u32>(), 40), flush_every in 1..5usize,
@@ -122,18 +154,18 @@ proptest! {
 
 #[test]
 fn equal_datagrams_become_one_write() {
-    for (payload_len, sends) in [(64, 1), (1200, 2)] {
-        let batch: Vec<_> = (0..60).map(|fill| Shape::udp(payload_len, fill).frame()).collect();
+    for (payload_len, sends, writes) in [(64, 1, 2), (1200, 2, 2)] {
+        let batch: Vec<_> = (0..100).map(|fill| Shape::udp(payload_len, fill).frame()).collect();
         let mut pair = Pair::new(direct(1472));
         pair.seal_to_sends(&to_bytes(&batch));
         assert_eq!(pair.a_out.sends.len(), sends, "{payload_len}");
         let datagrams = pair.a_out.take_datagrams();
         let written = pair.open(&datagrams);
-        assert_eq!(written.len(), if payload_len == 64 { 1 } else { 2 });
+        assert_eq!(written.len(), writes);
         assert_eq!(written[0].vnet.gso_type, GsoType::Udp);
         assert_eq!(usize::from(written[0].vnet.gso_size), payload_len);
         assert_eq!(by_flow(&written), by_flow(&batch));
-        assert_eq!(pair.b.counters().total(Total::FramesCoalesced), 60);
+        assert_eq!(pair.b.counters().total(Total::FramesCoalesced), 100);
     }
 }
 
@@ -221,12 +253,35 @@ fn a_slow_path_of_large_udp_datagrams_is_fragmented_one_by_one() {
     let mut pair = Pair::new(direct(900));
     let datagrams = pair.seal(&[original.to_bytes()]);
     assert_eq!(datagrams.len(), 40);
-    let all = pair.open(&datagrams);
-    assert_eq!(by_flow(&all), by_flow(&[original.clone()]));
+    let sent = by_flow(std::slice::from_ref(&original));
+    assert_eq!(by_flow(&pair.open(&datagrams)), sent);
 
     let mut datagrams = pair.seal(&[original.to_bytes()]);
     datagrams.remove(11);
     let rest = by_flow(&pair.open(&datagrams)).concat();
     assert_eq!(rest.len(), 19);
-    assert!(rest.iter().all(|packet| by_flow(&[original.clone()]).concat().contains(packet)));
+    assert!(rest.iter().all(|packet| sent.concat().contains(packet)));
+}
+
+#[test]
+fn nothing_overtakes_a_super_segment_whose_end_is_lost() {
+    for payload_len in [1300, 40] {
+        let lone = |fill| Shape::udp(payload_len, fill).frame();
+        let super_segment = Shape::udp(5 * 1300, 9).super_segment(1300, false);
+        let batches = [vec![lone(1)], vec![super_segment.clone()], vec![lone(2), lone(3)]];
+        let mut pair = Pair::new(direct(1472));
+        let mut arriving = Vec::new();
+        for (number, batch) in batches.iter().enumerate() {
+            let mut datagrams = pair.seal(&to_bytes(batch));
+            if number == 1 {
+                assert_eq!(datagrams.len(), 5);
+                datagrams.pop();
+            }
+            arriving.extend(datagrams);
+        }
+        let mut expected = by_flow(&batches.concat()).concat();
+        assert_eq!(expected.len(), 8);
+        expected.remove(5);
+        assert_eq!(by_flow(&pair.open(&arriving)).concat(), expected);
+    }
 }

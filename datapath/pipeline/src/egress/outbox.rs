@@ -125,8 +125,7 @@ impl<K: Sink> Out<'_, K> {
         self.count_if_dropped(link, sealed)
     }
 
-    /// Stages a small frame for a bundle: `ethernet` bytes and `packet` travel. The frame must fit
-    /// one datagram.
+    /// Stages a small frame for a bundle; `frame` is what travels of it, and fits one datagram.
     pub fn stage(&mut self, link: LinkId, record: Record, frame: &[u8]) -> bool {
         let staged = self.try_stage(link, record, frame);
         self.count_if_dropped(link, staged)

@@ -10,7 +10,6 @@ use ipop_wire::{Header, Malformed, SEAL_OVERHEAD};
 use crate::HEADERS_MAX;
 use crate::counters::Drop;
 use crate::ingress::WayIn;
-use crate::ingress::admit::Gate;
 use crate::ingress::frame::{Addresses, HEADROOM, PartShape};
 use crate::ingress::join::Join;
 use crate::ingress::runs::Candidate;
@@ -91,12 +90,7 @@ impl<K: Sink> WayIn<'_, K> {
             && gso_type == GsoType::None
             && run.accepts(headers.bytes(), candidate)
         {
-            let gate = Gate {
-                config: self.config,
-                own_addresses: self.own_addresses,
-                routes: self.routes,
-            };
-            gate.admit(link, headers.bytes())?;
+            // Its addresses are those of the run's first frame, which were admitted.
             run.extend(candidate);
             return Ok(());
         }

@@ -19,6 +19,11 @@ pub struct Shape {
     pub is_tcp: bool,
     pub vlan: Option<u16>,
     pub option_words: usize,
+    /// Byte that TCP options consist of.
+    pub option: u8,
+    pub window: u16,
+    /// Differentiated services and ECN.
+    pub tos: u8,
     /// Destination options in front of the transport header (IPv6).
     pub has_extension: bool,
     pub flags: u8,
@@ -36,6 +41,9 @@ impl Default for Shape {
             is_tcp: true,
             vlan: None,
             option_words: 3,
+            option: 1,
+            window: 512,
+            tos: 2,
             has_extension: false,
             flags: tcp::ACK,
             sequence: 0xffff_f000,
@@ -84,14 +92,14 @@ impl Shape {
         if !self.is_tcp {
             return UdpRepr { source: 7, destination: 9, payload_len, checksum }.emit().to_vec();
         }
-        let options = vec![1; self.option_words * 4];
+        let options = vec![self.option; self.option_words * 4];
         let header = TcpRepr {
             source: 5201,
             destination: 40000,
             sequence: self.sequence,
             acknowledgement: 77,
             flags: self.flags,
-            window: 512,
+            window: self.window,
             checksum,
             urgent: 0,
             options: &options,
@@ -114,7 +122,7 @@ impl Shape {
                 source: IP6_A,
                 destination: IP6_B,
                 next_header,
-                traffic_class: 2,
+                traffic_class: self.tos,
                 flow_label: 0x12345,
                 hop_limit: 64,
                 payload_len,
@@ -125,7 +133,7 @@ impl Shape {
                 source: IP_A,
                 destination: IP_B,
                 protocol,
-                tos: 2,
+                tos: self.tos,
                 ttl: 64,
                 id: self.id,
                 dont_fragment: self.dont_fragment,
@@ -192,6 +200,7 @@ pub fn any_super_segment() -> impl Strategy<Value = (Shape, u16, bool)> {
             dont_fragment,
             payload_len,
             fill,
+            ..Shape::default()
         };
         (shape, gso_size as u16, is_tcp && flags & tcp::CWR != 0)
     })

@@ -19,7 +19,10 @@ pub fn assert_kernel_takes(written: &Written) {
     }
     assert!(vnet.gso_size > 0, "no segment size");
     assert!(matches!(vnet.csum, CsumState::Needed(_)), "a super-segment without a checksum start");
-    let payload_len = frame.len() - headers_len(frame);
+    let at = offsets(frame);
+    let is_reduced = at.is_tcp && frame[at.transport + 13] & 0x80 != 0;
+    assert!(is_reduced || !vnet.has_ecn, "ECN without the flag");
+    let payload_len = frame.len() - at.payload;
     assert!(payload_len > usize::from(vnet.gso_size), "a super-segment of one segment");
     if vnet.gso_type == GsoType::Udp {
         assert!(payload_len <= usize::from(vnet.gso_size) * 64, "too many datagrams");
