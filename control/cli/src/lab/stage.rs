@@ -64,9 +64,10 @@ impl Stage {
     /// Starts the hub, then all nodes at once.
     pub(super) fn start(&mut self, stop: &AtomicBool) -> Result<(), Failure> {
         let ticket = self.start_hub(stop)?;
+        let program = own_program()?;
         for node in &mut self.nodes {
             let log = self.folder.0.join(format!("{}.log", node.name));
-            let mut command = node.site.node.command("/proc/self/exe");
+            let mut command = node.site.node.command(&program);
             command
                 .args(["up", "--join", &format!("@{}", ticket.display()), "--name", &node.name])
                 .args(["--address", &format!("{}/16", node.overlay)])
@@ -95,7 +96,7 @@ impl Stage {
     fn start_hub(&mut self, stop: &AtomicBool) -> Result<PathBuf, Failure> {
         let ticket = self.folder.0.join("ticket");
         let log = self.folder.0.join("hub.log");
-        let mut command = self.internet.hub().command("/proc/self/exe");
+        let mut command = self.internet.hub().command(own_program()?);
         command
             .args(["hub", "--domain", "hub.lab"])
             .args(["--listen", &format!("{}:5222", self.internet.hub_address())])
@@ -128,6 +129,12 @@ impl Drop for Stage {
         }
         self.hub = None;
     }
+}
+
+/// This very program, under a name that holds in every process.
+fn own_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("cannot find this program's file: {error}")))
 }
 
 /// A running program; stopped when dropped.
