@@ -1,8 +1,8 @@
 //! Under which addresses others may reach this machine.
 
-use getifaddrs::InterfaceFlags;
+use getifaddrs::{Address, InterfaceFlags};
 use ipop_signal::{Host, HostPort};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Where a hub that listens at `bound` is reachable, the most likely first.
 pub(crate) fn reachable(bound: SocketAddr, advertised: &[HostPort]) -> Vec<HostPort> {
@@ -31,7 +31,19 @@ pub(crate) fn own() -> Vec<IpAddr> {
     up.filter_map(|interface| interface.address.ip_addr()).collect()
 }
 
-fn is_routable(ip: &IpAddr) -> bool {
+/// Broadcast addresses of this machine's IPv4 networks.
+pub(crate) fn broadcast() -> Vec<Ipv4Addr> {
+    let Ok(interfaces) = getifaddrs::getifaddrs() else { return Vec::new() };
+    let addresses = interfaces.filter_map(|interface| match interface.address {
+        Address::V4(v4) => v4.netmask.map(|netmask| (v4.address.to_bits(), netmask.to_bits())),
+        _ => None,
+    });
+    // Networks of one or two addresses have none (RFC 3021).
+    let wide = addresses.filter(|(_, netmask)| netmask.count_zeros() > 1);
+    wide.map(|(address, netmask)| Ipv4Addr::from_bits(address | !netmask)).collect()
+}
+
+pub(crate) fn is_routable(ip: &IpAddr) -> bool {
     let is_link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

@@ -5,19 +5,19 @@ use crate::addresses;
 use crate::connection::Clients;
 use crate::error::HubError;
 use crate::files;
+use crate::listen;
 use crate::login::Door;
+use crate::relay::{Policy, Relay, RelaySockets};
 use crate::router::Router;
 use crate::services::{RelayKey, Services};
 use crate::state::State;
 use crate::ticket::Ticket;
 use ipop_signal::HostPort;
 use jid::BareJid;
-use socket2::{Domain, Socket, Type};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -25,7 +25,6 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time, those that are not logged in included.
 const CONNECTIONS_MAX: usize = 8192;
-const BACKLOG: i32 = 1024;
 /// For all clients to hear that the hub stops.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
 /// After an accept that failed, for lack of file descriptors say.
@@ -46,8 +45,14 @@ pub struct HubConfig {
     pub state: PathBuf,
     /// Where the ticket is written (mode 0600) once everything listens.
     pub ticket_file: Option<PathBuf>,
-    /// Addresses (`host` or `host:port`) for the ticket in place of those of the interfaces.
+    /// Addresses (`host` or `host:port`) for the ticket in place of those of the interfaces, and
+    /// (their hosts) for STUN and TURN.
     pub advertise: Vec<String>,
+    /// Addresses under which peers see this machine, where a NAT maps them to its own with all
+    /// ports kept; at most one of each family. Relay addresses are then these.
+    pub relay_addresses: Vec<IpAddr>,
+    /// Whether users may have data relayed to private addresses (RFC 1918, RFC 6598, RFC 4193).
+    pub allow_private_peers: bool,
 }
 
 impl HubConfig {
@@ -61,6 +66,8 @@ impl HubConfig {
             state: state.into(),
             ticket_file: None,
             advertise: Vec::new(),
+            relay_addresses: Vec::new(),
+            allow_private_peers: true,
         }
     }
 }
@@ -68,9 +75,11 @@ impl HubConfig {
 /// A hub whose sockets are bound. Nobody is served before [`Hub::run`].
 pub struct Hub {
     listeners: Vec<TcpListener>,
+    relay: RelaySockets,
     clients: Arc<Clients>,
     ticket: Ticket,
     address: SocketAddr,
+    stun_port: u16,
 }
 
 impl Hub {
@@ -82,29 +91,33 @@ impl Hub {
     pub async fn bind(config: HubConfig) -> Result<Self, HubError> {
         let (domain, room) = names(&config)?;
         let state = State::open(&config.state, &domain)?;
-        let listeners = listen(config.listen)?;
-        let address = listeners[0].local_addr().map_err(|e| listen_error(config.listen, e))?;
-        let advertised = advertised(&config.advertise, address.port())?;
-        let key = RelayKey::new(&state.secret);
-        let hosts = advertised.iter().map(|at| at.host.clone()).collect();
-        let services = Services::new(key, hosts, config.stun_port);
-        let door = Door {
-            domain: domain.clone(),
-            tls: TlsAcceptor::from(state.tls()?),
-            accounts: Accounts::new(state.secret, config.state.clone()),
-        };
+        let sockets = Sockets::bind(&config)?;
+        let advertised = advertised(&config.advertise, sockets.address.port())?;
         let ticket = Ticket {
-            addresses: reachable(address, &advertised),
+            addresses: reachable(sockets.address, &advertised),
             certificate: state.leaf_sha256(),
             secret: state.secret,
             room,
             domain: domain.clone(),
         };
+        let key = RelayKey::new(&state.secret);
+        let hosts = advertised.iter().map(|at| at.host.clone()).collect();
+        let services = Services::new(key.clone(), hosts, sockets.stun_port);
+        let door = Door {
+            domain: domain.clone(),
+            tls: TlsAcceptor::from(state.tls()?),
+            accounts: Accounts::new(state.secret, config.state.clone()),
+        };
+        let Sockets { listeners, udp, address, stun_port } = sockets;
+        let policy = policy(&config, &[address.port(), stun_port]);
+        let relay = Relay::new(key, &domain, policy, Instant::now());
+        let relay = RelaySockets::new(relay, udp, config.relay_addresses)
+            .map_err(|error| HubError::Configuration(format!("cannot use UDP: {error}")))?;
         if let Some(path) = &config.ticket_file {
             files::write(path, format!("{ticket}\n").as_bytes())?;
         }
         let clients = Arc::new(Clients::new(door, Router::new(&domain, services)));
-        Ok(Self { listeners, clients, ticket, address })
+        Ok(Self { listeners, relay, clients, ticket, address, stun_port })
     }
 
     /// What nodes need to join.
@@ -117,14 +130,21 @@ impl Hub {
         self.address
     }
 
+    /// UDP port of STUN and TURN.
+    pub fn stun_port(&self) -> u16 {
+        self.stun_port
+    }
+
     /// Serves until `shutdown` resolves, then says goodbye to everybody.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut relay = std::pin::pin!(self.relay.run());
         tracing::info!(address = %self.address, domain = %self.ticket.domain, "the hub serves");
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
+                () = &mut relay => {}
                 accepted = accept(&self.listeners) => {
                     let (tcp, remote) = accepted;
                     if connections.len() >= CONNECTIONS_MAX {
@@ -152,6 +172,39 @@ impl Hub {
     /// [`HubError`] when the name cannot be an account or the state cannot be read or written.
     pub fn add_account(state: &Path, name: &str) -> Result<String, HubError> {
         accounts::add(state, name)
+    }
+}
+
+/// Everything that a hub listens on.
+struct Sockets {
+    listeners: Vec<TcpListener>,
+    udp: Vec<std::net::UdpSocket>,
+    address: SocketAddr,
+    stun_port: u16,
+}
+
+impl Sockets {
+    fn bind(config: &HubConfig) -> Result<Self, HubError> {
+        let listeners = listen::tcp(config.listen)?;
+        let udp = listen::udp(SocketAddr::new(config.listen.ip(), config.stun_port))?;
+        let address = listeners.first().and_then(|listener| listener.local_addr().ok());
+        let stun = udp.first().and_then(|socket| socket.local_addr().ok());
+        Ok(Self {
+            listeners,
+            udp,
+            address: address.unwrap_or(config.listen),
+            stun_port: stun.map_or(config.stun_port, |stun| stun.port()),
+        })
+    }
+}
+
+fn policy(config: &HubConfig, service_ports: &[u16]) -> Policy {
+    let own = addresses::own().into_iter().chain(config.relay_addresses.iter().copied());
+    Policy {
+        allow_private: config.allow_private_peers,
+        own: own.collect(),
+        service_ports: service_ports.to_vec(),
+        broadcast: addresses::broadcast(),
     }
 }
 
@@ -194,54 +247,6 @@ fn reachable(address: SocketAddr, advertised: &[HostPort]) -> Vec<HostPort> {
         found = addresses::reachable(local, &[]);
     }
     found
-}
-
-/// One listener per family; `[::]` stands for both.
-fn listen(address: SocketAddr) -> Result<Vec<TcpListener>, HubError> {
-    let (SocketAddr::V6(_), true) = (address, address.ip().is_unspecified()) else {
-        return Ok(vec![listener(address).map_err(|e| listen_error(address, e))?]);
-    };
-    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
-    match listener(address) {
-        Ok(v6) => {
-            let port = v6.local_addr().map_or(address.port(), |bound| bound.port());
-            let v4 = SocketAddr::new(v4.ip(), port);
-            Ok(vec![v6, listener(v4).map_err(|e| listen_error(v4, e))?])
-        }
-        // Without IPv6 in the kernel, or with it switched off.
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            tracing::info!(%error, "IPv4 only");
-            Ok(vec![listener(v4).map_err(|e| listen_error(v4, e))?])
-        }
-        Err(error) => Err(listen_error(address, error)),
-    }
-}
-
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-pub(crate) fn listen_error(address: SocketAddr, source: io::Error) -> HubError {
-    let remedy = match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            "Something listens there already: stop it, or choose another address with --listen"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "This machine does not have that address: choose another with --listen"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "Ports below 1024 take CAP_NET_BIND_SERVICE: choose a higher one with --listen"
-        }
-        _ => "Choose another address with --listen",
-    };
-    HubError::Listen { protocol: "TCP", address, source, remedy }
 }
 
 /// The next connection at any listener.

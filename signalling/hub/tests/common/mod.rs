@@ -60,6 +60,16 @@ impl HubServer {
         &self.running.as_ref().unwrap().ticket
     }
 
+    /// The account of a node, as its ticket makes it.
+    pub fn node_config(&self, uid_hex: &str) -> Config {
+        let ticket = self.ticket();
+        let (account, password) = ipop_hub::account_for(ticket, uid_hex);
+        let mut config = Config::new(&account, &password, &ticket.room_address());
+        config.server = Some(format!("127.0.0.1:{PORT}").parse().unwrap());
+        config.trust = Trust::Certificate(ticket.certificate);
+        config
+    }
+
     pub fn hub_config(&self) -> HubConfig {
         HubConfig {
             listen: ([0, 0, 0, 0], PORT).into(),
