@@ -34,6 +34,8 @@ const USERS_MAX: usize = 4;
 const PEERS_MAX: usize = 1024;
 /// RFC 8656 section 9, and a little more, so that ours is never shorter than the machine's.
 const PERMISSION_LIFE: Duration = Duration::from_secs(310);
+/// What still fits into a datagram with a header in front.
+const PEER_DATA_LEN_MAX: usize = 65_000;
 const FORBIDDEN: u16 = 403;
 const INSUFFICIENT_CAPACITY: u16 = 508;
 
@@ -168,6 +170,9 @@ impl Client {
         datagram: &[u8],
         scratch: &mut [u8],
     ) -> Option<usize> {
+        if datagram.len() > PEER_DATA_LEN_MAX {
+            return None;
+        }
         let socket = self.sockets.iter().find(|socket| socket.relay == relay)?;
         let transmit = Transmit::new(datagram, TransportType::Udp, from, socket.address?);
         let sent = quietly(|| self.machine.recv(transmit, now))?;
@@ -322,6 +327,15 @@ pub(super) fn write(data: DelayedMessageOrChannelSend<&[u8]>, scratch: &mut [u8]
         DelayedMessageOrChannelSend::Range(bytes, range) => {
             scratch[..len].copy_from_slice(&bytes[range]);
             len
+        }
+        // Its `write_into` makes a Send of what has to be a Data indication.
+        DelayedMessageOrChannelSend::Message(message) => {
+            let bytes = message.build();
+            let room = scratch.get_mut(..bytes.len());
+            room.map_or(0, |room| {
+                room.copy_from_slice(&bytes);
+                bytes.len()
+            })
         }
         data => data.write_into(scratch),
     }
