@@ -30,7 +30,12 @@ pub const INDEX_AT_B: LinkIndex = LinkIndex(0xb000_0001);
 
 /// A failing case is printed, and not kept in a file.
 pub fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_global_rejects: cases * 10,
+        ..ProptestConfig::default()
+    }
 }
 
 pub type Node = Pipeline<Box<[u8]>>;
