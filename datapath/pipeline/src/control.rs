@@ -1,6 +1,6 @@
-//! What the link agent asks of a worker's pipeline: links and routes come and go, control messages are
-//! sealed, idle keys are looked after. All of it belongs between batches: what is open while a path
-//! changes was sealed for the old one.
+//! What the link agent asks of a worker's pipeline: links and routes come and go, control messages
+//! are sealed, idle keys are looked after. All of it belongs between batches: what is open while a
+//! path changes was sealed for the old one.
 
 use std::net::IpAddr;
 use std::ops::DerefMut;

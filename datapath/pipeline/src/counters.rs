@@ -1,5 +1,5 @@
-//! What is counted: totals when all goes well, and one counter per reason for a drop. Plain numbers,
-//! owned by one worker; it copies them to where others read them.
+//! What is counted: totals when all goes well, and one counter per reason for a drop. Plain
+//! numbers, owned by one worker; it copies them to where others read them.
 
 macro_rules! counted {
     (

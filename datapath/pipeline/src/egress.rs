@@ -5,8 +5,8 @@
 //! 2. A question for a hardware address is answered from the routes and never leaves.
 //! 3. A frame to a group goes to every link, one to a peer's address to that peer's link.
 //! 4. For an address that no link has, the agent hears that there is no route.
-//! 5. Per link: the key is renewed if it is time; a small frame is staged for a bundle; a larger one
-//!    is cut ([`cut`]) and sealed straight into an output slot ([`outbox`]).
+//! 5. Per link: the key is renewed if it is time; a small frame is staged for a bundle; a larger
+//!    one is cut ([`cut`]) and sealed straight into an output slot ([`outbox`]).
 //! 6. At the end of the batch, bundles are sealed and what is open is sent.
 
 pub(crate) mod cut;
@@ -34,8 +34,8 @@ use crate::sink::{Sink, ToAgent};
 const ANSWER_START: usize = 0;
 
 impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
-    /// Takes one frame as it was read from the tap, virtio-net header first. What is made of it goes
-    /// to the sink, now or when the batch is flushed.
+    /// Takes one frame as it was read from the tap, virtio-net header first. What is made of it
+    /// goes to the sink, now or when the batch is flushed.
     pub fn egress<K: Sink<Slot = S>>(&mut self, now: Instant, tap_frame: &[u8], sink: &mut K) {
         if let Err(reason) = self.try_egress(now, tap_frame, sink) {
             self.counters.drop(reason);
@@ -171,8 +171,8 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     }
 }
 
-/// Whether the receiver can tell the Ethernet header of a frame from us to it: the ethertype must be
-/// what the packet's first byte says.
+/// Whether the receiver can tell the Ethernet header of a frame from us to it: the ethertype must
+/// be what the packet's first byte says.
 #[inline]
 fn can_elide(frame: &Ethernet<'_>) -> bool {
     let told = frame.payload().first().and_then(|first| ethernet::ethertype_of_ip(*first));

@@ -1,11 +1,11 @@
 //! The way of a received buffer to the tap, in the order in which the functions stand:
 //!
-//! 1. The buffer falls into its datagrams. What is not a tunnel datagram goes to the agent; a relay's
-//!    prefix is taken off.
+//! 1. The buffer falls into its datagrams. What is not a tunnel datagram goes to the agent; a
+//!    relay's prefix is taken off.
 //! 2. The tunnel header names the link by our own index. Handshakes go to the agent as they are,
 //!    control messages opened.
-//! 3. A part of a frame that continues the one before is decrypted straight behind it ([`join`]); any
-//!    other authentic datagram ends what was being joined.
+//! 3. A part of a frame that continues the one before is decrypted straight behind it ([`join`]);
+//!    any other authentic datagram ends what was being joined.
 //! 4. A frame that came alone joins the run of its flow ([`runs`]), if there is one.
 //! 5. A bundle is opened aside, and its frames are settled one by one.
 //! 6. Before anything of a frame reaches the tap its source is checked ([`admit`]).
@@ -63,9 +63,9 @@ impl<S: DerefMut<Target = [u8]>> Inbox<S> {
 }
 
 impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
-    /// Takes what one receive brought: datagrams of `segment_size` bytes each, the last one possibly
-    /// shorter (0: one datagram). What is made of them goes to the sink, now or when the batch is
-    /// flushed.
+    /// Takes what one receive brought: datagrams of `segment_size` bytes each, the last one
+    /// possibly shorter (0: one datagram). What is made of them goes to the sink, now or when the
+    /// batch is flushed.
     pub fn ingress<K: Sink<Slot = S>>(
         &mut self,
         now: Instant,

@@ -1,18 +1,18 @@
 //! Egress and ingress of a batch: route, cut, seal; and open, join, deliver.
 //!
-//! What it is: everything that happens to a packet between the tap and the UDP socket of one worker,
-//! with no ring, socket, clock, thread or allocation. A worker owns one [`Pipeline`] and lends it
-//! output slots through a [`Sink`]; all that comes out goes there. One tap read becomes one GSO send,
-//! one GRO receive one tap write: a super-segment travels in parts of whole segments, payload first,
-//! and each payload is decrypted straight behind the one before. Nobody computes an inner checksum:
-//! the AEAD's tag is the integrity, and the receiving host's kernel completes the checksum if the
-//! packet ever leaves it.
+//! What it is: everything that happens to a packet between the tap and the UDP socket of one
+//! worker, with no ring, socket, clock, thread or allocation. A worker owns one [`Pipeline`] and
+//! lends it output slots through a [`Sink`]; all that comes out goes there. One tap read becomes
+//! one GSO send, one GRO receive one tap write: a super-segment travels in parts of whole segments,
+//! payload first, and each payload is decrypted straight behind the one before. Nobody computes an
+//! inner checksum: the AEAD's tag is the integrity, and the receiving host's kernel completes the
+//! checksum if the packet ever leaves it.
 //!
 //! What it leaves out: handshakes, paths and their health (the link agent's), when to wake up, and
 //! what a node may talk to. Nothing is shared between workers: each has its own lane of each link.
 //!
-//! Read first: [`Pipeline`] and [`Sink`]. `egress.rs` and `ingress.rs` open with the numbered way of
-//! a packet, and their functions stand in that order.
+//! Read first: [`Pipeline`] and [`Sink`]. `egress.rs` and `ingress.rs` open with the numbered way
+//! of a packet, and their functions stand in that order.
 #![forbid(unsafe_code)]
 
 mod control;

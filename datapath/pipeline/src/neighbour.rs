@@ -1,6 +1,6 @@
-//! Answering the host's questions for hardware addresses: every node can compute every other's, so no
-//! question needs to leave. Nobody may answer for an address of the node itself: that is how the host
-//! finds out whether the address is free.
+//! Answering the host's questions for hardware addresses: every node can compute every other's, so
+//! no question needs to leave. Nobody may answer for an address of the node itself: that is how the
+//! host finds out whether the address is free.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,5 @@
-//! Changing the headers of a super-segment so that they describe a piece of it, or more than it was.
+//! Changing the headers of a super-segment so that they describe a piece of it, or more than it
+//! was.
 
 use std::ops::Range;
 
@@ -76,8 +77,8 @@ pub(crate) fn set_payload_len(
     }
 }
 
-/// Puts the pseudo header's sum into the transport checksum, for `payload_len` bytes of payload: from
-/// now on the checksum is still to be completed. Not for packets with a routing header.
+/// Puts the pseudo header's sum into the transport checksum, for `payload_len` bytes of payload:
+/// from now on the checksum is still to be completed. Not for packets with a routing header.
 pub(crate) fn set_pseudo_sum(headers: &mut [u8], layout: &Layout, payload_len: usize) {
     let length = (layout.transport_len() + payload_len) as u32;
     let protocol = match layout.transport {

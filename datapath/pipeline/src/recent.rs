@@ -1,4 +1,5 @@
-//! Which unreachable addresses the agent was told of a moment ago: a host repeats itself at line rate.
+//! Which unreachable addresses the agent was told of a moment ago: a host repeats itself at line
+//! rate.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -419,7 +419,8 @@ proptest! {
 
     #[test]
     fn strangers_cannot_break_anything(
-        datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 1..20),
+        datagrams in proptest::collection::vec(
+            proptest::collection::vec(any::<u8>(), 0..80), 1..20),
         first: u8, segment_size in 0..100usize,
     ) {
         let mut pair = Pair::new(direct(1472));
@@ -491,8 +492,8 @@ proptest! {
     }
 }
 
-/// A tap that takes frames that a kernel would refuse: what a dishonest peer gets is its own matter,
-/// as long as it gets nothing else.
+/// A tap that takes frames that a kernel would refuse: what a dishonest peer gets is its own
+/// matter, as long as it gets nothing else.
 struct CarefreeTap<'a>(&'a mut Memory);
 
 impl Sink for CarefreeTap<'_> {

@@ -30,7 +30,9 @@ proptest! {
     #![proptest_config(kit::cases(300))]
 
     #[test]
-    fn joining_undoes_cutting((shape, gso_size, has_ecn) in any_super_segment(), path in any_path()) {
+    fn joining_undoes_cutting(
+        (shape, gso_size, has_ecn) in any_super_segment(), path in any_path(),
+    ) {
         let original = shape.super_segment(gso_size, has_ecn);
         let mut pair = Pair::new(path);
         let written = pair.carry(&[original.to_bytes()]);
@@ -148,8 +150,8 @@ fn deliver_group(pair: &mut Pair, datagrams: &[&Vec<u8>], group: usize) -> usize
     taken
 }
 
-/// The segments of the original that these parts carry. How much payload a part has follows from its
-/// length: what the first has, all but the last have.
+/// The segments of the original that these parts carry. How much payload a part has follows from
+/// its length: what the first has, all but the last have.
 fn expected_segments(
     original: &Written,
     datagrams: &[Vec<u8>],

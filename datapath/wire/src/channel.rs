@@ -1,5 +1,5 @@
-//! TURN ChannelData (RFC 8656 section 12.4): the 4 bytes in front of a datagram that travels through
-//! a relay's channel. Over UDP nothing is padded.
+//! TURN ChannelData (RFC 8656 section 12.4): the 4 bytes in front of a datagram that travels
+//! through a relay's channel. Over UDP nothing is padded.
 
 use crate::Malformed;
 

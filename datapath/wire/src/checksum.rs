@@ -1,5 +1,5 @@
-//! The Internet checksum (RFC 1071), computed whole, changed in place (RFC 1624), or left as the sum
-//! of the pseudo header for whoever completes it.
+//! The Internet checksum (RFC 1071), computed whole, changed in place (RFC 1624), or left as the
+//! sum of the pseudo header for whoever completes it.
 //!
 //! Two forms of the same number occur. A *sum* is the folded ones'-complement sum; a *checksum* is
 //! its complement, as it stands in headers. A packet whose checksum is to be completed by a device

@@ -28,8 +28,8 @@ pub enum Transport {
     Udp,
 }
 
-/// The shape of an unfragmented TCP or UDP frame. All offsets count from the front of the frame, and
-/// all headers named by them lie within the bytes that were looked at.
+/// The shape of an unfragmented TCP or UDP frame. All offsets count from the front of the frame,
+/// and all headers named by them lie within the bytes that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Version of the packet.

@@ -300,7 +300,8 @@ mod tests {
         #[test]
         fn nothing_panics(flips in proptest::collection::vec((0..86usize, any::<u8>()), 0..20),
                           cut in 0..=72usize) {
-            let repr = AdvertisementRepr { target: Ipv6Addr::LOCALHOST, mac: [2; 6], solicitor: None };
+            let target = Ipv6Addr::LOCALHOST;
+            let repr = AdvertisementRepr { target, mac: [2; 6], solicitor: None };
             let mut frame = repr.emit_frame();
             for (at, byte) in flips {
                 frame[at] = byte;

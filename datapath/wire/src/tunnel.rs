@@ -13,12 +13,12 @@
 //! |                         (64 bits)                             |
 //! +---------------------------------------------------------------+
 //! ```
-//! `knd`: 0 data, 1 handshake, 2 control. `epoch`: the low four bits of the key epoch. The link index
-//! is chosen by the receiver during the handshake. A sealed body follows the header and ends with a
-//! [`TAG_LEN`]-byte tag; a handshake body is not sealed.
+//! `knd`: 0 data, 1 handshake, 2 control. `epoch`: the low four bits of the key epoch. The link
+//! index is chosen by the receiver during the handshake. A sealed body follows the header and ends
+//! with a [`TAG_LEN`]-byte tag; a handshake body is not sealed.
 //!
-//! Part count 0 means a bundle of whole frames; a count from 1 means part `index` of that many parts
-//! of one frame, which have consecutive counters.
+//! Part count 0 means a bundle of whole frames; a count from 1 means part `index` of that many
+//! parts of one frame, which have consecutive counters.
 
 /// Bytes of a tunnel [`Header`].
 pub const HEADER_LEN: usize = 16;

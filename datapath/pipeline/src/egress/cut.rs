@@ -1,5 +1,5 @@
-//! Cutting a frame into sealed datagrams: a super-segment into parts that are whole segments each, an
-//! oversized frame into plain fragments, a small frame not at all.
+//! Cutting a frame into sealed datagrams: a super-segment into parts that are whole segments each,
+//! an oversized frame into plain fragments, a small frame not at all.
 
 use ipop_wire::Part;
 use ipop_wire::bundle::{RECORD_LEN, Record};

@@ -1,5 +1,5 @@
-//! Whose address a frame may come from. The keys prove which peer sent a frame; this proves that the
-//! frame does not speak for another.
+//! Whose address a frame may come from. The keys prove which peer sent a frame; this proves that
+//! the frame does not speak for another.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

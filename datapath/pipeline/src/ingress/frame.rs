@@ -66,8 +66,8 @@ impl PartShape {
     }
 }
 
-/// Copies the headers behind a part's payload, which was decrypted to `payload_start`, to where they
-/// end at `target_end`, and restores an elided Ethernet header. Returns where they start.
+/// Copies the headers behind a part's payload, which was decrypted to `payload_start`, to where
+/// they end at `target_end`, and restores an elided Ethernet header. Returns where they start.
 #[inline]
 pub(crate) fn place_headers(
     slot: &mut [u8],

@@ -1,6 +1,6 @@
 //! Joining the parts of one frame: each payload is decrypted straight behind the one before, in an
-//! output slot. Parts that follow each other without a gap make one frame for the tap; at a gap what
-//! came so far is made into a smaller super-segment, whose headers are patched.
+//! output slot. Parts that follow each other without a gap make one frame for the tap; at a gap
+//! what came so far is made into a smaller super-segment, whose headers are patched.
 
 use std::ops::{DerefMut, Range};
 
@@ -41,8 +41,8 @@ pub(crate) fn base_counter(header: &Header) -> u64 {
 }
 
 impl<S: DerefMut<Target = [u8]>> Join<S> {
-    /// Starts with a part whose plaintext stands at [`HEADROOM`] of the slot, `len` bytes. Gives the
-    /// slot back when the plaintext is malformed.
+    /// Starts with a part whose plaintext stands at [`HEADROOM`] of the slot, `len` bytes. Gives
+    /// the slot back when the plaintext is malformed.
     pub fn begin(
         link: LinkId,
         header: &Header,
@@ -159,8 +159,8 @@ impl<S: DerefMut<Target = [u8]>> Join<S> {
         VirtioNetHeader { csum, gso_type, has_ecn, header_len, gso_size }
     }
 
-    /// Layout and payload length of the whole super-segment by its headers, if they and the geometry
-    /// say the same.
+    /// Layout and payload length of the whole super-segment by its headers, if they and the
+    /// geometry say the same.
     pub fn checked_layout(&self) -> Option<(Layout, usize)> {
         let headers = &self.slot[self.start..HEADROOM];
         let layout = Layout::of(headers)?;

@@ -1,5 +1,6 @@
-//! A frame that travelled in one datagram of its own. Where it belongs is known only once it is open;
-//! so it is decrypted behind the run that the frame before belonged to, and moves if that was wrong.
+//! A frame that travelled in one datagram of its own. Where it belongs is known only once it is
+//! open; so it is decrypted behind the run that the frame before belonged to, and moves if that was
+//! wrong.
 
 use std::ops::Range;
 
@@ -98,7 +99,8 @@ impl<K: Sink> WayIn<'_, K> {
         self.lone_mispredicted(id, header, payload, &headers, &shape)
     }
 
-    /// The frame was decrypted behind a run that it does not continue: it moves to a slot of its own.
+    /// The frame was decrypted behind a run that it does not continue: it moves to a slot of its
+    /// own.
     #[cold]
     fn lone_mispredicted(
         &mut self,

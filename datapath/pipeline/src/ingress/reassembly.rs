@@ -1,5 +1,6 @@
-//! Plain fragments that did not come in one piece: frames wait here for the rest of their parts. The
-//! memory is allocated once; when all of it is in use, the frame that waits longest is given up.
+//! Plain fragments that did not come in one piece: frames wait here for the rest of their parts.
+//! The memory is allocated once; when all of it is in use, the frame that waits longest is given
+//! up.
 
 use std::ops::{DerefMut, Range};
 

@@ -1,6 +1,6 @@
-//! Lone frames of one flow that follow each other are written to the tap as one super-segment: equal
-//! UDP datagrams, and TCP segments whose sequence numbers meet. Each run fills an output slot until
-//! something does not fit, or the batch ends.
+//! Lone frames of one flow that follow each other are written to the tap as one super-segment:
+//! equal UDP datagrams, and TCP segments whose sequence numbers meet. Each run fills an output slot
+//! until something does not fit, or the batch ends.
 //!
 //! Only a frame whose checksum is known to be good, or still to be completed, may join: the merged
 //! frame's checksum is completed by whoever needs it, so a wrong one would be made right.

@@ -1,5 +1,5 @@
-//! What becomes of a frame that is as whole as it will get: refused, merged into its flow's run, made
-//! a run of its own, or written.
+//! What becomes of a frame that is as whole as it will get: refused, merged into its flow's run,
+//! made a run of its own, or written.
 
 use std::ops::Range;
 
@@ -130,7 +130,8 @@ impl<K: Sink> WayIn<'_, K> {
         Ok(candidate.filter(|candidate| candidate.layout.header_len() <= HEADERS_MAX))
     }
 
-    /// A frame that no run takes: it begins one, or is written behind all that it must not overtake.
+    /// A frame that no run takes: it begins one, or is written behind all that it must not
+    /// overtake.
     fn settle(
         &mut self,
         id: LinkId,

@@ -1,5 +1,5 @@
-//! Two nodes, a sink that accounts for every slot, frames of all kinds, and a software segmenter that
-//! knows nothing of the pipeline.
+//! Two nodes, a sink that accounts for every slot, frames of all kinds, and a software segmenter
+//! that knows nothing of the pipeline.
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod frames;
