@@ -28,7 +28,12 @@ pub(crate) enum ToWorker {
         path: Option<(Path, Destination)>,
     },
     /// Seal frames for the session's peer with this session from now on.
-    Activate(LinkIndex),
+    Activate {
+        /// Our index of the session.
+        index: LinkIndex,
+        /// The peer's hardware address.
+        mac: [u8; 6],
+    },
     /// Forget the session.
     Remove(LinkIndex),
     /// Seal this control frame and send it.

@@ -136,8 +136,9 @@ impl<P: Port> Worker<P> {
                 self.set_destination(index, path.map(|(_, destination)| destination));
                 self.pipeline.set_path(index, path.map(|(path, _)| path));
             }
-            ToWorker::Activate(index) => {
+            ToWorker::Activate { index, mac } => {
                 self.pipeline.use_link(index);
+                self.announce(&mac);
             }
             ToWorker::Remove(index) => {
                 self.destinations.remove(&index);
@@ -148,6 +149,7 @@ impl<P: Port> Worker<P> {
             }
             ToWorker::AddRoute { address, prefix, mac } => {
                 self.pipeline.add_route(address, prefix, mac);
+                self.announce(&mac);
             }
             ToWorker::RemoveRoute { address, prefix } => {
                 self.pipeline.remove_route(address, prefix);
@@ -163,6 +165,17 @@ impl<P: Port> Worker<P> {
             Some(destination) => drop(self.destinations.insert(index, destination)),
             None => drop(self.destinations.remove(&index)),
         }
+    }
+
+    /// Lets the host send what it holds back for a peer.
+    fn announce(&mut self, mac: &[u8; 6]) {
+        let mut sink = Kernel {
+            port: &mut self.port,
+            destinations: &self.destinations,
+            notes: &self.notes,
+            counters: &self.counters,
+        };
+        self.pipeline.announce(mac, &mut sink);
     }
 
     fn send_control(&mut self, now: Instant, index: LinkIndex, channel: Option<u16>, data: &[u8]) {

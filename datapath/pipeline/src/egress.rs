@@ -9,6 +9,7 @@
 //!    one is cut ([`cut`]) and sealed straight into an output slot ([`outbox`]).
 //! 6. At the end of the batch, bundles are sealed and what is open is sent.
 
+mod announce;
 pub(crate) mod cut;
 pub(crate) mod outbox;
 
@@ -99,6 +100,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
                 self.counters.add(Total::OwnProbes, 1);
                 Ok(())
             }
+            Verdict::NotUp => Err(Drop::LinkNotUp),
             Verdict::NoRoute(address) => {
                 self.tell_no_route(now, address, sink);
                 Err(Drop::NoRoute)

@@ -21,6 +21,9 @@ pub(crate) enum Verdict {
     Advertise(AdvertisementRepr),
     /// The host checks an address of its own: silence.
     OwnProbe,
+    /// It asks for a peer whose link does not carry yet: silence, so that the host keeps what it
+    /// has for the peer until the link is announced.
+    NotUp,
     /// It asks for an address that no peer has.
     NoRoute(IpAddr),
 }
@@ -51,12 +54,13 @@ impl Directory<'_> {
         }
     }
 
-    fn arp(&self, request: &Arp<'_>) -> Verdict {
+    fn arp(&mut self, request: &Arp<'_>) -> Verdict {
         let target = request.target_ip().into();
         if self.own_addresses.contains(&target) {
             return Verdict::OwnProbe;
         }
         match self.routes.owner(target) {
+            Some(mac) if self.links.find_mac(&mac).is_none() => Verdict::NotUp,
             Some(mac) => Verdict::Arp(ArpRepr::of(request).reply(mac)),
             None => Verdict::NoRoute(target),
         }
@@ -73,6 +77,9 @@ impl Directory<'_> {
             let is_link_local = target.is_unicast_link_local();
             return if is_link_local { Verdict::Forward } else { Verdict::NoRoute(target.into()) };
         };
+        if self.links.find_mac(&mac).is_none() {
+            return Verdict::NotUp;
+        }
         let source = question.source();
         let solicitor = (!source.is_unspecified()).then_some((source, asker));
         Verdict::Advertise(AdvertisementRepr { target, mac, solicitor })

@@ -70,6 +70,11 @@ impl Routes {
         Some(network.mac)
     }
 
+    /// The single addresses that lead to a peer.
+    pub fn hosts(&self, mac: &Mac) -> impl Iterator<Item = IpAddr> {
+        self.hosts.iter().filter(move |(_, owner)| *owner == mac).map(|(address, _)| *address)
+    }
+
     /// Whether a peer has any address.
     pub fn knows(&self, mac: &Mac) -> bool {
         self.hosts.values().any(|owner| owner == mac)

@@ -54,6 +54,29 @@ fn a_known_address_is_answered_here() {
 }
 
 #[test]
+fn a_peer_whose_link_comes_later_is_announced_then() {
+    let mut pair = Pair::new(direct(1472));
+    pair.a.add_route(IP_C.into(), 32, MAC_C);
+    let target = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xc);
+    pair.a.add_route(target.into(), 128, MAC_C);
+    let question = SolicitationRepr { source: IP6_A, mac: MAC_A, target }.emit_frame();
+    assert!(pair.seal(&[arp_request(IP_A, IP_C), tap_bytes(&question)]).is_empty());
+    pair.a.announce(&MAC_C, &mut pair.a_out);
+    assert_eq!(pair.a_out.writes, [], "nobody answers for a peer that cannot be reached");
+    assert_eq!(pair.a.counters().drops_by(Drop::LinkNotUp), 2);
+    pair.a.install_link(link(LinkIndex(7), LinkIndex(8), MAC_C, direct(1472)));
+    pair.a.announce(&MAC_C, &mut pair.a_out);
+    let [arp, advertisement] = &pair.a_out.writes[..] else { panic!("{:?}", pair.a_out.writes) };
+    let frame = Ethernet::parse(&arp.frame).expect("Ethernet");
+    let reply = ArpRepr::of(&Arp::parse(frame.payload()).expect("ARP"));
+    assert_eq!((reply.operation, reply.sender_mac), (Operation::Reply, MAC_C));
+    assert_eq!((reply.sender_ip, reply.target_ip), (IP_C, IP_A));
+    let frame = Ethernet::parse(&advertisement.frame).expect("Ethernet");
+    let parsed = Neighbour::parse(frame.payload()).expect("neighbour discovery");
+    assert_eq!((parsed.target(), parsed.mac()), (target, Some(MAC_C)));
+}
+
+#[test]
 fn own_addresses_are_nobodys_to_answer() {
     let mut pair = trio();
     pair.a.add_route(IP_A.into(), 32, MAC_C);

@@ -31,7 +31,9 @@ impl Agent {
                     let path = path.map(|path| (lane_path(&path), destination(&path)));
                     self.order(ToWorker::SetPath { index, path });
                 }
-                Output::Activate { index, .. } => self.order(ToWorker::Activate(index)),
+                Output::Activate { peer, index } => {
+                    self.order(ToWorker::Activate { index, mac: mac_of(&peer.0) });
+                }
                 Output::SendControl { index, data } => {
                     let channel = self.channels.get(&index.0).copied().flatten();
                     self.order(ToWorker::SendControl { index, channel, data });
