@@ -238,6 +238,32 @@ fn data_goes_both_ways_in_indications_and_in_a_channel() {
 }
 
 #[test]
+fn a_peer_that_was_forgotten_can_be_bound_again() {
+    if !in_namespace("a_peer_that_was_forgotten_can_be_bound_again") {
+        return;
+    }
+    let _coturn = Coturn::start(&["--allow-loopback-peers"]);
+    let mut driver = driver("p");
+    let relayed = allocate(&mut driver);
+    let peer = socket(SERVER.parse().unwrap());
+    let address = peer.local_addr().unwrap();
+    let mut channels = Vec::new();
+    for _ in 0..3 {
+        driver.client.bind(Instant::now(), address).unwrap();
+        match event(&mut driver) {
+            TurnOutput::ChannelBound { peer, channel } if peer == address => channels.push(channel),
+            other => panic!("{other:?}"),
+        }
+        driver.client.forget(Instant::now(), address);
+        assert_eq!(event(&mut driver), TurnOutput::ChannelLost { peer: address });
+        let in_channel = exchange(&mut driver, &peer, relayed, "sent in an indication");
+        assert!(in_channel, "coturn still answers in the channel");
+    }
+    assert!(channels.iter().all(|channel| *channel == channels[0]), "{channels:?}");
+    assert!(driver.events.is_empty(), "{:?}", driver.events);
+}
+
+#[test]
 fn the_server_sees_us_where_we_are() {
     if !in_namespace("the_server_sees_us_where_we_are") {
         return;

@@ -274,6 +274,29 @@ fn data_goes_both_ways_as_indications_and_in_a_channel() {
 }
 
 #[test]
+fn a_peer_that_was_forgotten_can_be_bound_again() {
+    let mut world = World::new("p", Faults::default());
+    world.run(seconds(1));
+    let mut channels = Vec::new();
+    for round in 0..4 {
+        world.client.bind(world.now, at(PEER)).unwrap();
+        world.run(seconds(2 + 200 * round));
+        channels.push(world.client.channel(at(PEER)).expect("bound at the first try"));
+        world.client.forget(world.now, at(PEER));
+        assert_eq!(world.talk(seconds(1), seconds(10 + 200 * round)), (8, 8));
+        // Another peer in between must not get the number.
+        let other = SocketAddr::new(at(PEER).ip(), 7000 + u16::try_from(round).unwrap());
+        world.client.bind(world.now, other).unwrap();
+        world.run(seconds(150 + 200 * round));
+        assert!(world.client.channel(other).is_some_and(|channel| channel != channels[0]));
+    }
+    assert!(channels.iter().all(|channel| *channel == channels[0]), "{channels:?}");
+    let refused = world.events.iter().any(|event| matches!(event, TurnOutput::Refused { .. }));
+    assert!(!refused, "{:?}", world.events);
+    assert!(world.dropped.is_empty(), "what comes in a forgotten channel is still taken");
+}
+
+#[test]
 fn an_allocation_lives_for_a_day() {
     let mut world = World::new("p", Faults::default());
     world.server.set_nonce_expiry_duration(seconds(600));

@@ -2,8 +2,10 @@
 //!
 //! A permission is for a peer's IP. It is renewed as long as it is used, or a channel to that IP
 //! is kept; those that connectivity checks tried in vain run out by themselves. A channel is
-//! renewed until it is forgotten. Its number then rests, as the server keeps the binding until it
-//! runs out and refuses the number for other peers for five minutes more.
+//! renewed until it is forgotten. The server keeps the binding until it runs out: what the peer
+//! sends still comes in the channel, and the peer can be bound to this number only (RFC 8656
+//! section 12.2: 400 to any other, and to the number for any other peer). So the number rests with
+//! its peer until then, and five minutes longer.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +53,13 @@ struct Channel {
     lease: Lease,
 }
 
+/// A forgotten channel's number, as long as the server may remember it.
+#[derive(Debug)]
+struct Resting {
+    peer: SocketAddr,
+    until: Instant,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Peers {
@@ -58,8 +67,8 @@ pub(super) struct Peers {
     channels: BTreeMap<SocketAddr, Channel>,
     /// Numbers of `channels`, to find the peer of what comes in.
     numbers: BTreeMap<ChannelNumber, SocketAddr>,
-    /// Numbers that nobody may use before a time.
-    resting: BTreeMap<ChannelNumber, Instant>,
+    /// Numbers that only their last peer may use before a time.
+    resting: BTreeMap<ChannelNumber, Resting>,
     next_number: ChannelNumber,
 }
 
@@ -95,7 +104,10 @@ impl Peers {
             channel.lease.want(now);
             return Ok(());
         }
-        let number = self.free_number(now).ok_or(RelayError::TooManyPeers)?;
+        if self.channels.len() >= CHANNELS_MAX {
+            return Err(RelayError::TooManyPeers);
+        }
+        let number = self.number_for(now, peer).ok_or(RelayError::TooManyPeers)?;
         let mut lease = Lease::default();
         lease.want(now);
         self.channels.insert(peer, Channel { number, lease });
@@ -109,7 +121,7 @@ impl Peers {
         self.numbers.remove(&channel.number);
         // A binding that is just being asked for may come into being yet.
         let until = channel.lease.until().unwrap_or(now + CHANNEL.life);
-        self.resting.insert(channel.number, until + REST);
+        self.resting.insert(channel.number, Resting { peer, until: until + REST });
         channel.lease.is_held()
     }
 
@@ -118,9 +130,11 @@ impl Peers {
         self.channels.get(&peer).filter(|c| c.lease.is_held()).map(|c| c.number)
     }
 
-    /// The peer of a channel, also while the server's yes is still on its way to us.
+    /// The peer of a channel, also while the server's yes is still on its way to us, and while the
+    /// server keeps a channel that we have forgotten.
     pub fn peer(&self, number: ChannelNumber) -> Option<SocketAddr> {
-        self.numbers.get(&number).copied()
+        let resting = || self.resting.get(&number).map(|resting| resting.peer);
+        self.numbers.get(&number).copied().or_else(resting)
     }
 
     /// Whether data from `ip` is expected.
@@ -232,11 +246,14 @@ impl Peers {
         changes
     }
 
-    fn free_number(&mut self, now: Instant) -> Option<ChannelNumber> {
-        if self.channels.len() >= CHANNELS_MAX {
-            return None;
+    /// The number that `peer` had, if it still rests with it, or one that nobody has.
+    fn number_for(&mut self, now: Instant, peer: SocketAddr) -> Option<ChannelNumber> {
+        self.resting.retain(|_, resting| now < resting.until);
+        let had = self.resting.iter().find(|(_, resting)| resting.peer == peer);
+        if let Some(number) = had.map(|(number, _)| *number) {
+            self.resting.remove(&number);
+            return Some(number);
         }
-        self.resting.retain(|_, until| now < *until);
         let start = self.next_number;
         let mut number = start;
         while self.numbers.contains_key(&number) || self.resting.contains_key(&number) {
@@ -313,7 +330,27 @@ mod tests {
             }
         }
         assert!(peers.forget(start + seconds(4800), peer(1)));
-        assert_eq!(peers.peer(ChannelNumber::FIRST), None);
+        assert_eq!(peers.channel(peer(1)), None);
+        assert_eq!(peers.peer(ChannelNumber::FIRST), Some(peer(1)), "the server still sends in it");
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_gets_its_number_as_long_as_the_server_has_it() {
+        let start = Instant::now();
+        let mut peers = Peers::new();
+        for round in 0..10 {
+            let now = start + seconds(800 * round);
+            peers.bind(now, peer(1)).unwrap();
+            let ask = Ask::Channel(peer(1), ChannelNumber::FIRST);
+            assert!(asks(&mut peers, now).contains(&ask), "round {round}");
+            let bound = peers.grant(now, ask);
+            assert_eq!(bound, Some(Change::Bound(peer(1), ChannelNumber::FIRST)));
+            peers.forget(now, peer(1));
+            peers.bind(now, peer(2)).unwrap();
+            assert_ne!(peers.peer(ChannelNumber::FIRST), Some(peer(2)));
+        }
+        peers.bind(start + seconds(8101), peer(1)).unwrap();
+        assert_eq!(peers.resting.len(), 0, "the old number is free by now");
     }
 
     #[test]
@@ -326,7 +363,7 @@ mod tests {
         peers.forget(start, peer(1));
         peers.next_number = ChannelNumber::LAST;
         peers.bind(start + seconds(899), peer(2)).unwrap();
-        assert_eq!(peers.peer(ChannelNumber::LAST), None);
+        assert_eq!(peers.peer(ChannelNumber::LAST), Some(peer(1)));
         assert_eq!(peers.peer(ChannelNumber::FIRST), Some(peer(2)));
         peers.next_number = ChannelNumber::LAST;
         peers.bind(start + seconds(901), peer(3)).unwrap();
