@@ -1,9 +1,12 @@
 //! The real binary against real kernels, servers and NATs: what the system tests share.
 //!
-//! A test builds an [`Internet`](ipop_lab::Internet), starts servers from Debian's packages on its
-//! public machine ([`Prosody`], [`Ejabberd`], [`Coturn`]), starts nodes at its sites ([`Node`]) and
-//! asks them what a user would ask. Everything runs in namespaces that the test made and ends with
-//! its value. A missing program is a failure that names its package, never a silent skip.
+//! A test builds a [`Stage`]: an [`Internet`](ipop_lab::Internet) with servers from Debian's
+//! packages on its public machine ([`Prosody`] or [`Ejabberd`], [`Coturn`]) and nodes behind their
+//! routers ([`Node`]), which it then asks what a user would ask. Everything runs in namespaces that
+//! the test made and ends with its value. A missing program is a failure that names its package,
+//! never a silent skip.
+//!
+//! Left out: timing. How fast anything is belongs to the benchmarks.
 
 #![forbid(unsafe_code)]
 // Tests fail by panicking, and so does what they share.
@@ -15,15 +18,17 @@ mod node;
 mod process;
 mod scratch;
 mod servers;
+mod stage;
 mod traffic;
 
 pub use certificates::Certificates;
 pub use datapath::Datapath;
 pub use node::{Node, NodeConfig};
-pub use process::{Process, binary};
+pub use process::{Ended, Process, binary, ended};
 pub use scratch::Scratch;
-pub use servers::{Coturn, Ejabberd, Prosody, USERS, XmppServer};
-pub use traffic::{Transfer, ping, transfer};
+pub use servers::{Coturn, Ejabberd, Prosody, SECRET, USERS, XmppServer};
+pub use stage::{GROUP_PREFIX, Stage};
+pub use traffic::{Pinging, Transfer, answers, iperf3, ping, transfer};
 
 use std::time::{Duration, Instant};
 

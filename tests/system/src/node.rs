@@ -1,21 +1,24 @@
 //! A node: the real `ipop up` on a machine of the lab.
 
+use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipop_lab::Namespace;
+use ipop_steer::LinkRow;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{Process, Scratch, binary, eventually};
 
-/// What goes into a node's configuration file.
+/// What goes into a node's configuration file, as TOML lines.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// `[overlay] address`.
-    pub address: String,
+    /// Inside `[overlay]`.
+    pub overlay: String,
     /// `[xmpp]` and `[groupvpn]`.
     pub signalling: String,
     /// `[nat]`, if any.
@@ -27,12 +30,19 @@ pub struct NodeConfig {
 pub struct Node {
     /// Instance name.
     pub name: String,
-    /// Overlay address without prefix length.
-    pub address: String,
     process: Process,
     scratch: Scratch,
-    namespace: PathBuf,
-    exec: Vec<String>,
+    namespace: String,
+}
+
+impl NodeConfig {
+    /// Writes the file of an instance.
+    pub fn write(&self, scratch: &Scratch, name: &str) -> PathBuf {
+        let identity = scratch.path("identity.pem");
+        let head = format!("name = \"{name}\"\nidentity = \"{}\"\n", identity.display());
+        let text = format!("{head}[overlay]\n{}{}{}", self.overlay, self.signalling, self.nat);
+        scratch.write("node.toml", &text)
+    }
 }
 
 impl Node {
@@ -40,49 +50,38 @@ impl Node {
     pub fn start(namespace: &Namespace, config: &NodeConfig) -> Self {
         let name = unique_name();
         let scratch = Scratch::new();
-        let text = format!(
-            "name = \"{name}\"\nidentity = \"{}\"\n[overlay]\naddress = \"{}\"\n{}{}",
-            scratch.path("identity.pem").display(),
-            config.address,
-            config.signalling,
-            config.nat
-        );
-        let file = scratch.write("node.toml", &text);
+        let file = config.write(&scratch, &name);
         let arguments = ["up".to_owned(), "--config".to_owned(), file.display().to_string()];
-        Self::launch(namespace, name, &config.address, scratch, &arguments)
+        Self::launch(namespace, name, scratch, &arguments)
     }
 
     /// Starts a node from a ticket.
-    pub fn join(namespace: &Namespace, ticket: &str, address: &str) -> Self {
+    pub fn join(namespace: &Namespace, ticket: &str) -> Self {
         let name = unique_name();
         let scratch = Scratch::new();
         let identity = scratch.path("identity.pem").display().to_string();
-        let words = ["up", "--join", ticket, "--name", &name, "--address", address, "--identity"];
-        let mut arguments: Vec<_> = words.map(str::to_owned).into();
-        arguments.push(identity);
-        Self::launch(namespace, name, address, scratch, &arguments)
+        let words = ["up", "--join", ticket, "--name", &name, "--identity", &identity];
+        Self::launch(namespace, name.clone(), scratch, &words.map(str::to_owned))
     }
 
-    fn launch(
-        namespace: &Namespace,
-        name: String,
-        address: &str,
-        scratch: Scratch,
-        arguments: &[String],
-    ) -> Self {
+    fn launch(namespace: &Namespace, name: String, scratch: Scratch, arguments: &[String]) -> Self {
         let mut command = namespace.command(binary());
         command.args(arguments).env("RUST_LOG", "debug");
         let process = Process::start(command, scratch.path("log"));
-        let address = address.split('/').next().unwrap_or_default().to_owned();
-        let exec = ["ip", "netns", "exec", namespace.name()].map(str::to_owned).into();
-        Self { name, address, process, scratch, namespace: namespace.path(), exec }
+        Self { name, process, scratch, namespace: namespace.name().to_owned() }
+    }
+
+    /// A command that will run on the node's machine.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(program);
+        command
     }
 
     /// Runs `ipop <words> --name <this>` on the node's machine.
     pub fn ipop(&self, words: &str) -> Output {
-        let mut command = Command::new(&self.exec[0]);
-        command.args(&self.exec[1..]).arg(binary()).args(words.split_whitespace());
-        command.args(["--name", &self.name]).output().unwrap()
+        let mut command = self.command(binary());
+        command.args(words.split_whitespace()).args(["--name", &self.name]).output().unwrap()
     }
 
     /// `ipop wait`: panics unless so many peers answer in time.
@@ -111,6 +110,49 @@ impl Node {
         links.into_iter().find(|link| link["name"] == peer.name.as_str()).unwrap_or(Value::Null)
     }
 
+    /// Whether the link to `peer` carries packets.
+    pub fn is_linked_to(&self, peer: &Self) -> bool {
+        self.link_to(peer)["state"] == "up"
+    }
+
+    /// The link to `peer` as the segment has it, session and all.
+    pub fn row(&self, peer: &Self) -> Option<LinkRow> {
+        let observer = ipop_shm::observe(&self.run_dir().join("segment")).ok()?;
+        let mut buffer = vec![0; observer.links.row_len()];
+        (0..observer.links.count()).find_map(|index| {
+            let content = observer.links.read(index, &mut buffer).ok()??;
+            let row = LinkRow::parse(content.try_into().ok()?).ok()?;
+            (row.name == peer.name).then_some(row)
+        })
+    }
+
+    /// Its own overlay addresses, without prefix lengths; waits until it has some.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        eventually("the node has addresses", Duration::from_secs(15), || {
+            addresses = self.known_addresses();
+            !addresses.is_empty()
+        });
+        addresses
+    }
+
+    fn known_addresses(&self) -> Vec<IpAddr> {
+        let output = self.ipop("status --json");
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let text = status["controller"]["addresses"].as_str().unwrap_or_default();
+        text.split_whitespace().filter_map(|cidr| cidr.split('/').next()?.parse().ok()).collect()
+    }
+
+    /// Its overlay address of IPv4.
+    pub fn v4(&self) -> IpAddr {
+        self.addresses().into_iter().find(IpAddr::is_ipv4).unwrap()
+    }
+
+    /// Its overlay address of IPv6.
+    pub fn v6(&self) -> IpAddr {
+        self.addresses().into_iter().find(IpAddr::is_ipv6).unwrap()
+    }
+
     /// A drop counter.
     pub fn drops(&self, reason: &str) -> u64 {
         self.status()["drops"][reason].as_u64().unwrap_or(0)
@@ -118,9 +160,14 @@ impl Node {
 
     /// The process id of `datapath` or `controller`.
     pub fn pid_of(&self, role: &str) -> Pid {
-        let path = format!("/run/ipop/{}/{role}.pid", self.name);
-        let text = std::fs::read_to_string(path).unwrap();
-        Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+        let mut pid = None;
+        // The file is written anew while a successor starts.
+        eventually(&format!("{role}.pid"), Duration::from_secs(10), || {
+            let text = std::fs::read_to_string(self.run_dir().join(format!("{role}.pid")));
+            pid = text.ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
+            pid.is_some()
+        });
+        pid.unwrap()
     }
 
     /// Kills `datapath` or `controller`, without a warning.
@@ -130,6 +177,11 @@ impl Node {
         pid
     }
 
+    /// A counter of what goes well.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.status()["counters"][name].as_u64().unwrap_or(0)
+    }
+
     /// Waits until `role` runs under another process id.
     pub fn await_successor(&self, role: &str, before: Pid) {
         eventually(&format!("a new {role}"), Duration::from_secs(10), || {
@@ -137,9 +189,14 @@ impl Node {
         });
     }
 
-    /// Where its machine is.
-    pub fn namespace(&self) -> &PathBuf {
-        &self.namespace
+    /// The file that names its machine to the kernel.
+    pub fn namespace(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.namespace)
+    }
+
+    /// Its run directory.
+    pub fn run_dir(&self) -> PathBuf {
+        PathBuf::from("/run/ipop").join(&self.name)
     }
 
     /// What it printed.
@@ -164,7 +221,7 @@ impl Node {
 }
 
 /// Instances share /run/ipop with whatever else runs on the machine.
-fn unique_name() -> String {
+pub(crate) fn unique_name() -> String {
     static STARTED: AtomicU32 = AtomicU32::new(1);
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     format!("t{}-{number}", std::process::id())

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::Scratch;
+
 /// The `ipop` binary under test: `$IPOP_BIN`, or the workspace's latest debug build.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("IPOP_BIN") {
@@ -75,6 +77,24 @@ impl Process {
         self.signal(Signal::TERM);
         self.wait(Duration::from_secs(10))
     }
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; none when a signal or our patience ended it.
+    pub code: Option<i32>,
+    /// All that it printed.
+    pub text: String,
+}
+
+/// Runs a program to its end, which comes within 20 s or is a failure.
+pub fn ended(command: Command) -> Ended {
+    let scratch = Scratch::new();
+    let mut process = Process::start(command, scratch.path("log"));
+    let status = process.wait(Duration::from_secs(20));
+    assert!(status.is_some(), "still runs after 20 s:\n{}", process.log());
+    Ended { code: status.and_then(|status| status.code()), text: process.log() }
 }
 
 impl Drop for Process {

@@ -14,7 +14,7 @@ pub const USERS: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node
 /// The domain of both XMPP servers.
 const DOMAIN: &str = "lab.test";
 /// The secret that TURN credentials are made of.
-const SECRET: &str = "lab-secret";
+pub const SECRET: &str = "lab-secret";
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the tests need of an XMPP server.
@@ -101,8 +101,9 @@ impl XmppServer for Prosody {
         command
             .args(["netns", "exec", &self.namespace, "prosody", "--root", "-F", "--config"])
             .arg(self.scratch.path("prosody.cfg.lua"));
-        self.process = Some(Process::start(command, self.scratch.path("out")));
-        await_listener("prosody", &self.namespace, self.address);
+        let process = Process::start(command, self.scratch.path("out"));
+        let process = self.process.insert(process);
+        await_listener("prosody", process, &self.namespace, self.address);
     }
 }
 
@@ -188,11 +189,10 @@ impl XmppServer for Ejabberd {
             .env("HOME", self.scratch.folder())
             .env("EJABBERD_CONFIG_PATH", self.scratch.path("ejabberd.yml"))
             .env("EJABBERD_LOG_PATH", self.scratch.path("ejabberd.log"));
-        self.process = Some(Process::start(command, self.scratch.path("out")));
-        eventually("ejabberd is ready (Debian's package ejabberd)", START_PATIENCE, || {
-            ready.exists()
-        });
-        await_listener("ejabberd", &self.namespace, self.address);
+        let process = Process::start(command, self.scratch.path("out"));
+        let process = self.process.insert(process);
+        eventually("ejabberd has its accounts", START_PATIENCE, || ready.exists());
+        await_listener("ejabberd", process, &self.namespace, self.address);
     }
 }
 
@@ -213,7 +213,7 @@ impl Coturn {
         let scratch = Scratch::new();
         let mut command = namespace.command("turnserver");
         command
-            .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--rfc5780", "--log-file", "stdout"])
+            .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--log-file", "stdout"])
             .args(["--realm", DOMAIN, "--use-auth-secret"])
             .arg(format!("--static-auth-secret={SECRET}"))
             .arg(format!("--listening-ip={first}"))
@@ -221,8 +221,8 @@ impl Coturn {
             .arg(format!("--relay-ip={first}"))
             .arg(format!("--pidfile={}", scratch.path("pid").display()))
             .arg(format!("--userdb={}", scratch.path("db").display()));
-        let process = Process::start(command, scratch.path("out"));
-        await_listener("coturn", namespace.name(), SocketAddr::from((first, 3478)));
+        let mut process = Process::start(command, scratch.path("out"));
+        await_listener("coturn", &mut process, namespace.name(), SocketAddr::from((first, 3478)));
         Self { _process: process, _scratch: scratch }
     }
 }
@@ -234,10 +234,11 @@ fn kill(process: &mut Option<Process>) {
     }
 }
 
-/// Waits until somebody accepts TCP connections there, seen from inside the namespace.
-fn await_listener(what: &str, namespace: &str, address: SocketAddr) {
+/// Waits until the server accepts TCP connections there, seen from inside the namespace.
+fn await_listener(what: &str, process: &mut Process, namespace: &str, address: SocketAddr) {
     let path = Path::new("/run/netns").join(namespace);
     eventually(&format!("{what} listens on {address}"), START_PATIENCE, || {
+        assert!(process.is_running(), "{what} (Debian's package {what}) ended: {}", process.log());
         ipop_lab::inside(&path, move || {
             TcpStream::connect_timeout(&address, Duration::from_millis(500))
         })

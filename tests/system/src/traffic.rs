@@ -1,11 +1,15 @@
-//! Traffic through the overlay, checked byte by byte.
+//! Traffic through the overlay, checked byte by byte and packet by packet.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::Node;
+use crate::{Node, Process, Scratch};
+
+/// Block in which a transfer is written and checked.
+const BLOCK_LEN: usize = 128 * 1024;
 
 /// What a transfer brought.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +22,12 @@ pub struct Transfer {
     pub time: Duration,
 }
 
-/// Sends `bytes` from one node to the other by TCP; every byte depends on its position.
-pub fn transfer(from: &Node, to: &Node, bytes: u64) -> Transfer {
-    let address: SocketAddr = SocketAddr::new(to.address.parse().unwrap(), 5999);
-    let listener = ipop_lab::inside(to.namespace(), move || TcpListener::bind(address)).unwrap();
-    let stream = ipop_lab::inside(from.namespace(), move || {
+/// Sends `bytes` by TCP from one node to `address` of another; every byte depends on its position.
+pub fn transfer(from: &Node, to: &Node, address: IpAddr, bytes: u64) -> Transfer {
+    let any_port = SocketAddr::new(address, 0);
+    let listener = ipop_lab::inside(&to.namespace(), move || TcpListener::bind(any_port)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stream = ipop_lab::inside(&from.namespace(), move || {
         TcpStream::connect_timeout(&address, Duration::from_secs(10))
     })
     .unwrap();
@@ -34,7 +39,7 @@ pub fn transfer(from: &Node, to: &Node, bytes: u64) -> Transfer {
 }
 
 fn send(mut stream: TcpStream, bytes: u64) {
-    let mut block = vec![0; 128 * 1024];
+    let mut block = vec![0; BLOCK_LEN];
     let mut at = 0;
     while at < bytes {
         let length = usize::try_from(bytes - at).unwrap().min(block.len());
@@ -48,43 +53,123 @@ fn send(mut stream: TcpStream, bytes: u64) {
 fn receive(listener: &TcpListener) -> (u64, u64) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut block = vec![0; 128 * 1024];
-    let mut expected = vec![0; 128 * 1024];
+    let mut block = vec![0; BLOCK_LEN];
+    let mut expected = vec![0; BLOCK_LEN];
     let (mut at, mut corrupted) = (0, 0);
     loop {
-        let length = stream.read(&mut block).unwrap();
-        if length == 0 {
-            return (at, corrupted);
-        }
+        let length = read_full(&mut stream, &mut block);
         fill(&mut expected[..length], at);
         if block[..length] != expected[..length] {
             let wrong = block[..length].iter().zip(&expected).filter(|(a, b)| a != b).count();
             corrupted += wrong as u64;
         }
         at += length as u64;
+        if length < block.len() {
+            return (at, corrupted);
+        }
     }
 }
 
-/// A pattern without a short period, so that a piece in the wrong place is seen.
+/// Reads until the block is full or the stream ends: blocks then start where words do.
+fn read_full(stream: &mut TcpStream, block: &mut [u8]) -> usize {
+    let mut filled = 0;
+    while filled < block.len() {
+        match stream.read(&mut block[filled..]).unwrap() {
+            0 => break,
+            length => filled += length,
+        }
+    }
+    filled
+}
+
+/// A pattern without a short period, so that a piece in the wrong place is seen: each 8-byte word
+/// is its position, mixed. `start` is a multiple of 8.
 fn fill(block: &mut [u8], start: u64) {
-    for (offset, byte) in block.iter_mut().enumerate() {
-        let at = start + offset as u64;
-        *byte = (at ^ (at >> 8) ^ (at >> 16).wrapping_mul(37) ^ (at >> 24)) as u8;
+    for (index, word) in block.chunks_mut(8).enumerate() {
+        let mixed = (start + 8 * index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let bytes = (mixed ^ (mixed >> 29)).to_le_bytes();
+        word.copy_from_slice(&bytes[..word.len()]);
     }
 }
 
 /// Runs `ping <words>` on the node's machine: packets sent and answered.
 pub fn ping(from: &Node, words: &str) -> (u32, u32) {
-    let namespace = from.namespace().file_name().unwrap();
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec"]).arg(namespace).arg("ping").args(words.split_whitespace());
-    let output = command.output().unwrap();
+    Pinging::start(from, words).finish()
+}
+
+/// Who answers `ping <words>`, by address, as seen from the node's machine.
+pub fn answers(from: &Node, words: &str) -> BTreeSet<IpAddr> {
+    let output = from.command("ping").args(words.split_whitespace()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find(|line| line.contains("packets transmitted"));
-    let line = line.unwrap_or_else(|| panic!("ping {words}: {text} {:?}", output.stderr));
-    let number = |word: &str| -> u32 {
-        let part = line.split(',').find(|part| part.contains(word)).unwrap_or("0");
-        part.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
-    };
-    (number("transmitted"), number("received"))
+    let senders =
+        text.lines().filter_map(|line| line.split_once("bytes from ")).map(|(_, rest)| {
+            let word = rest.split_whitespace().next().unwrap_or_default();
+            word.trim_end_matches(':').split('%').next().unwrap_or_default().to_owned()
+        });
+    senders.filter_map(|sender| sender.parse().ok()).collect()
+}
+
+/// A ping that runs while the test does something.
+#[derive(Debug)]
+pub struct Pinging {
+    process: Process,
+    scratch: Scratch,
+}
+
+impl Pinging {
+    /// Starts `ping <words>` on the node's machine; give it a count.
+    pub fn start(from: &Node, words: &str) -> Self {
+        let scratch = Scratch::new();
+        let mut command = from.command("ping");
+        command.arg("-q").args(words.split_whitespace());
+        let process = Process::start(command, scratch.path("ping"));
+        Self { process, scratch }
+    }
+
+    /// Whether it still pings.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Waits for its end: packets sent and answered.
+    pub fn finish(mut self) -> (u32, u32) {
+        self.process.wait(Duration::from_secs(120)).expect("ping ends");
+        let text = self.scratch.read("ping");
+        let line = text.lines().find(|line| line.contains("packets transmitted"));
+        let line = line.unwrap_or_else(|| panic!("ping: {text} (Debian's package iputils-ping)"));
+        let number = |word: &str| -> u32 {
+            let part = line.split(',').find(|part| part.contains(word)).unwrap_or("0");
+            part.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
+        };
+        (number("transmitted"), number("received"))
+    }
+}
+
+/// Runs an iperf3 server on one node and `iperf3 -c <address> <words>` on the other.
+pub fn iperf3(client: &Node, server: &Node, address: IpAddr, words: &str) -> Output {
+    let scratch = Scratch::new();
+    let mut command = server.command("iperf3");
+    command.args(["--server", "--one-off", "--forceflush", "--bind", &address.to_string()]);
+    let listening = Process::start(command, scratch.path("server"));
+    crate::eventually("iperf3 listens (Debian's package iperf3)", Duration::from_secs(10), || {
+        listening.log().contains("Server listening")
+    });
+    let mut command = client.command("iperf3");
+    command.args(["--json", "--client", &address.to_string()]).args(words.split_whitespace());
+    command.output().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_in_the_wrong_place_is_seen() {
+        let (mut whole, mut piece) = (vec![0; 4096], vec![0; 1024]);
+        fill(&mut whole, 0);
+        fill(&mut piece, 2048);
+        assert_eq!(whole[2048..3072], piece);
+        let equal = |at: usize| whole[at..at + 1024] == piece;
+        assert!((0..3072).filter(|at| equal(*at)).eq([2048]));
+    }
 }

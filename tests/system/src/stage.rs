@@ -1,0 +1,104 @@
+//! The usual set: an internet, the group's servers in its middle, and nodes at its sites.
+
+use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
+
+use crate::{Coturn, Ejabberd, Node, NodeConfig, Prosody, USERS, XmppServer};
+
+/// The prefix of fixed overlay addresses: node k has host k.
+pub const GROUP_PREFIX: &str = "10.77.0.0/24";
+
+/// Machines and programs of one test; taken down in the order of the fields, nodes first, so that
+/// they say goodbye while their server still listens.
+pub struct Stage {
+    /// The members, in the order in which they joined.
+    pub nodes: Vec<Node>,
+    /// The group's XMPP server.
+    pub server: Box<dyn XmppServer>,
+    /// The members' machines.
+    pub sites: Vec<Site>,
+    coturn: Option<Coturn>,
+    internet: Internet,
+}
+
+impl Stage {
+    /// Prosody, which names coturn as STUN and TURN server by XEP-0215. coturn has two addresses.
+    pub fn prosody() -> Self {
+        let internet = internet();
+        let first = internet.hub_address();
+        let second = internet.add_hub_address(11).unwrap();
+        let coturn = Some(Coturn::new(internet.hub(), first, second));
+        let server = Box::new(Prosody::new(internet.hub(), first));
+        Self { nodes: Vec::new(), server, sites: Vec::new(), coturn, internet }
+    }
+
+    /// ejabberd, which is STUN and TURN server as well and says so by mod_stun_disco.
+    pub fn ejabberd() -> Self {
+        let internet = internet();
+        let server = Box::new(Ejabberd::new(internet.hub(), internet.hub_address()));
+        Self { nodes: Vec::new(), server, sites: Vec::new(), coturn: None, internet }
+    }
+
+    /// The internet itself.
+    pub fn internet(&self) -> &Internet {
+        &self.internet
+    }
+
+    /// Takes the STUN and TURN server away; XMPP stays.
+    pub fn stop_coturn(&mut self) {
+        self.coturn = None;
+    }
+
+    /// Adds machines behind routers of these kinds, each with a node that has the next fixed
+    /// address; all start at once.
+    pub fn join<const N: usize>(mut self, nats: [Nat; N]) -> Self {
+        for nat in nats {
+            self.add(nat);
+        }
+        self
+    }
+
+    /// Adds a machine behind a router of kind `nat`, with a node that has the next fixed address.
+    pub fn add(&mut self, nat: Nat) -> &mut Node {
+        let number = self.add_site(nat, Impairment::default());
+        let config = self.config(number);
+        self.start(number, &config)
+    }
+
+    /// Adds a machine on a cable with `impairment`, without a node yet; returns its number.
+    pub fn add_site(&mut self, nat: Nat, impairment: Impairment) -> usize {
+        self.sites.push(self.internet.add_site(nat, impairment).unwrap());
+        self.sites.len() - 1
+    }
+
+    /// What the node at a machine is usually configured with.
+    pub fn config(&self, number: usize) -> NodeConfig {
+        let server = format!("{}:5222", self.internet.hub_address());
+        NodeConfig {
+            overlay: format!("address = \"10.77.0.{}/24\"\n", number + 1),
+            signalling: self.server.config(USERS[number], &server),
+            nat: String::new(),
+        }
+    }
+
+    /// Starts a node at a machine.
+    pub fn start(&mut self, number: usize, config: &NodeConfig) -> &mut Node {
+        self.nodes.push(Node::start(&self.sites[number].node, config));
+        self.nodes.last_mut().unwrap()
+    }
+
+    /// Waits until all nodes are linked with each other and answer.
+    pub fn await_links(&self) {
+        for node in &self.nodes {
+            node.wait_for(self.nodes.len() - 1, 30);
+        }
+    }
+
+    /// The first two members.
+    pub fn pair(&self) -> (&Node, &Node) {
+        (&self.nodes[0], &self.nodes[1])
+    }
+}
+
+fn internet() -> Internet {
+    Internet::build(InternetConfig::default()).unwrap()
+}

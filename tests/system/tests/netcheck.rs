@@ -1,0 +1,102 @@
+//! `ipop netcheck` against coturn, from behind different NATs.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use ipop_lab::{Impairment, Nat};
+use ipop_system_tests::{Ended, SECRET, Stage, binary, ended};
+use serde_json::Value;
+
+fn netcheck(stage: &Stage, site: usize, words: &[&str]) -> Ended {
+    let mut command = stage.sites[site].node.command(binary());
+    command.arg("netcheck").args(words);
+    ended(command)
+}
+
+fn report(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.text).unwrap_or_else(|error| panic!("{error}: {}", ended.text))
+}
+
+/// A credential as the XMPP servers make it (TURN REST API): HMAC-SHA1 of the user name.
+fn credential() -> (String, String) {
+    let username = "4102444800:netcheck".to_owned();
+    let line = format!("printf %s {username} | openssl dgst -sha1 -hmac {SECRET} -binary | base64");
+    let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    (username, String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+const SERVER: &str = "stun:198.18.0.10:3478";
+
+#[test]
+fn each_nat_is_known_by_what_it_does() {
+    let mut stage = Stage::prosody();
+    let kinds = [
+        (Nat::None, false, "endpoint-independent", "endpoint-independent"),
+        (Nat::FullCone, true, "endpoint-independent", "endpoint-independent"),
+        (Nat::PortRestricted, true, "endpoint-independent", "address- and port-dependent"),
+        (Nat::Symmetric, true, "address- and port-dependent", "address- and port-dependent"),
+    ];
+    for (nat, ..) in kinds {
+        stage.add_site(nat, Impairment::default());
+    }
+    for (site, (nat, translated, mapping, filtering)) in kinds.into_iter().enumerate() {
+        let ended = netcheck(&stage, site, &["--json", "--stun", SERVER]);
+        assert_eq!(ended.code, Some(0), "{nat}: {}", ended.text);
+        let report = report(&ended);
+        let stun = &report["stun"][0];
+        assert_eq!(report["udp_blocked"], false, "{nat}: {report}");
+        assert_eq!(stun["translated"], translated, "{nat}: {report}");
+        assert_eq!(stun["mapping"], mapping, "{nat}: {report}");
+        assert_eq!(stun["filtering"], filtering, "{nat}: {report}");
+        let mapped = stun["mapped"].as_str().unwrap();
+        assert!(mapped.starts_with(&format!("{}:", stage.sites[site].public)), "{nat}: {report}");
+    }
+}
+
+#[test]
+fn relays_are_tried() {
+    let mut stage = Stage::prosody();
+    stage.add_site(Nat::Symmetric, Impairment::default());
+    let (username, password) = credential();
+    let turn = format!("turn:198.18.0.10:3478,{username},{password}");
+    let ended = netcheck(&stage, 0, &["--json", "--stun", SERVER, "--turn", &turn]);
+    assert_eq!(ended.code, Some(0), "{}", ended.text);
+    let relayed = report(&ended)["turn"][0]["relayed"].as_str().unwrap_or_default().to_owned();
+    assert!(relayed.starts_with("198.18.0.10:"), "{}", ended.text);
+    let turn = format!("turn:198.18.0.10:3478,{username},guess");
+    let ended = netcheck(&stage, 0, &["--json", "--turn", &turn]);
+    let report = report(&ended);
+    assert_eq!(report["turn"][0]["answered"], true, "{report}");
+    assert!(report["turn"][0]["relayed"].is_null(), "{report}");
+    assert!(!report["turn"][0]["error"].is_null(), "{report}");
+}
+
+#[test]
+fn blocked_udp_is_told() {
+    let mut stage = Stage::prosody();
+    stage.add_site(Nat::UdpBlocked, Impairment::default());
+    let ended = netcheck(&stage, 0, &["--stun", SERVER]);
+    assert_eq!(ended.code, Some(1), "{}", ended.text);
+    assert!(ended.text.contains("UDP is blocked"), "{}", ended.text);
+    let json = report(&netcheck(&stage, 0, &["--json", "--stun", SERVER]));
+    assert_eq!(json["udp_blocked"], true, "{json}");
+}
+
+#[test]
+fn servers_come_from_an_instance_or_a_configuration() {
+    let stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    let node = &stage.nodes[0];
+    let output = node.ipop("netcheck --json");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!report["stun"][0]["mapped"].is_null(), "{report}");
+    assert!(!report["turn"][0]["relayed"].is_null(), "{report}");
+    let scratch = node.scratch();
+    let text = format!("[nat]\nstun = [\"{SERVER}\"]\n");
+    let file = scratch.write("servers.toml", &text).display().to_string();
+    let ended = netcheck(&stage, 0, &["--json", "--config", &file]);
+    assert_eq!(ended.code, Some(0), "{}", ended.text);
+    let ended = netcheck(&stage, 0, &["--stun", "stun:"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.text);
+    assert!(ended.text.contains("--stun"), "{}", ended.text);
+}

@@ -1,0 +1,108 @@
+//! Which way nodes find to each other, by what kind of NATs, and what then passes.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipop_lab::Nat;
+use ipop_system_tests::{Node, Stage, answers, eventually, ping, transfer};
+
+/// Twice ten pings of each family, all answered.
+fn assert_pings(a: &Node, b: &Node) {
+    for (from, to) in [(a, b), (b, a)] {
+        for address in [to.v4(), to.v6()] {
+            assert_eq!(ping(from, &format!("-c 10 -i 0.05 {address}")), (10, 10), "{address}");
+        }
+    }
+}
+
+#[test]
+fn two_port_restricted_nats_are_linked_directly() {
+    let stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    for (node, peer, site) in [(a, b, &stage.sites[1]), (b, a, &stage.sites[0])] {
+        let link = node.link_to(peer);
+        assert_eq!(link["path"], "direct", "{link}");
+        // The other end is the outside of the other's NAT.
+        let remote = link["remote"].as_str().unwrap_or_default();
+        assert!(remote.starts_with(&format!("{}:", site.public)), "{link}");
+    }
+    assert_pings(a, b);
+}
+
+#[test]
+fn port_restricted_with_symmetric_is_relayed() {
+    let stage = Stage::prosody().join([Nat::PortRestricted, Nat::Symmetric]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    for (node, peer) in [(a, b), (b, a)] {
+        let link = node.link_to(peer);
+        assert_eq!(link["path"], "relayed", "{link}");
+    }
+    // One of the two ends is an address on the TURN server.
+    let link = a.link_to(b);
+    let relay = stage.internet().hub_address().to_string();
+    assert!(["local", "remote"].iter().any(|end| link[end].to_string().contains(&relay)), "{link}");
+    assert_pings(a, b);
+    for (from, to) in [(a, b), (b, a)] {
+        let result = transfer(from, to, to.v4(), 8 << 20);
+        assert_eq!((result.bytes, result.corrupted), (8 << 20, 0));
+    }
+    // Observers see the counters a moment later.
+    eventually("the relayed datagrams are counted", Duration::from_secs(5), || {
+        [a, b].iter().any(|node| node.counter("relayed_datagrams_in") > 5_000)
+    });
+}
+
+#[test]
+fn two_symmetric_nats_are_relayed() {
+    let stage = Stage::prosody().join([Nat::Symmetric, Nat::Symmetric]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    assert_eq!(a.link_to(b)["path"], "relayed");
+    assert_pings(a, b);
+}
+
+#[test]
+fn kinds_that_let_a_way_through_are_linked_directly() {
+    let nats = [Nat::None, Nat::Firewall, Nat::FullCone, Nat::Symmetric, Nat::Rejecting];
+    let stage = Stage::prosody().join(nats);
+    stage.await_links();
+    for (i, a) in stage.nodes.iter().enumerate() {
+        for (j, b) in stage.nodes.iter().enumerate().filter(|(j, _)| *j != i) {
+            let link = a.link_to(b);
+            let is_hard = |nat| matches!(nat, Nat::Symmetric);
+            let (hard, other) =
+                if is_hard(nats[i]) { (nats[i], nats[j]) } else { (nats[j], nats[i]) };
+            // A symmetric NAT reaches whoever lets unknown ports of a known machine in.
+            let expected = match (hard, other) {
+                (Nat::Symmetric, Nat::Firewall | Nat::Rejecting) => "relayed",
+                _ => "direct",
+            };
+            assert_eq!(link["path"], expected, "{} with {}: {link}", nats[i], nats[j]);
+        }
+    }
+}
+
+#[test]
+fn broadcast_and_multicast_reach_all_members() {
+    let nats = [Nat::PortRestricted, Nat::PortRestricted, Nat::None];
+    let stage = Stage::prosody().join(nats);
+    stage.await_links();
+    let heed = "sysctl -qw net.ipv4.icmp_echo_ignore_broadcasts=0";
+    for site in &stage.sites {
+        site.node.run(heed).unwrap();
+    }
+    let first = &stage.nodes[0];
+    let others: BTreeSet<_> = stage.nodes[1..].iter().map(Node::v4).collect();
+    for group in ["-b 10.77.0.255", "-I ipop0 224.0.0.1"] {
+        let heard = answers(first, &format!("-c 3 -i 0.2 {group}"));
+        assert!(heard.is_superset(&others), "{group}: {heard:?} of {others:?}");
+    }
+    let own = first.v6();
+    let others: BTreeSet<_> = stage.nodes[1..].iter().map(Node::v6).collect();
+    let heard = answers(first, &format!("-c 3 -i 0.2 -I {own} ff02::1%ipop0"));
+    assert!(heard.len() > others.len(), "{heard:?} of {others:?} and {own}");
+}

@@ -1,0 +1,110 @@
+//! Each of an instance's two processes is killed under load.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ipop_lab::Nat;
+use ipop_system_tests::{Pinging, Stage, eventually, ping, transfer};
+
+/// Conversion between clocks may round.
+const ROUNDING_MS: u64 = 5;
+
+#[test]
+fn a_killed_controller_costs_no_packet() {
+    let mut stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    let (there, back) = (b.v4(), a.v4());
+    let before = [a.row(b).unwrap(), b.row(a).unwrap()];
+    let mut pings = [
+        Pinging::start(a, &format!("-c 4000 -i 0.002 {there}")),
+        Pinging::start(b, &format!("-c 4000 -i 0.002 {back}")),
+    ];
+    for _ in 0..3 {
+        let dead = a.kill("controller");
+        a.await_successor("controller", dead);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    eventually("the new controller attaches", Duration::from_secs(10), || {
+        let status = a.status();
+        status["controller_alive"] == true
+            && status["controller"]["signalling"].to_string().contains("online")
+    });
+    assert!(pings.iter_mut().all(Pinging::is_running), "the pings cover it");
+    assert_eq!(pings.map(Pinging::finish), [(4000, 4000); 2]);
+    let after = [a.row(b).unwrap(), b.row(a).unwrap()];
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.session, after.session, "the same session");
+        let moved = before.established_ms.abs_diff(after.established_ms);
+        assert!(moved <= ROUNDING_MS, "the same handshake: {before:?} {after:?}");
+    }
+    assert!(a.link_to(b)["handshake_age_s"].as_f64().unwrap() > 8.0);
+    // It steers: a third is linked by it.
+    stage.add(Nat::PortRestricted);
+    stage.await_links();
+}
+
+#[test]
+fn a_killed_controller_does_not_stop_a_transfer() {
+    let stage = Stage::prosody().join([Nat::None, Nat::None]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    let target = b.v4();
+    let is_done = AtomicBool::new(false);
+    let kills = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut kills = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                for node in [a, b] {
+                    let dead = node.kill("controller");
+                    node.await_successor("controller", dead);
+                }
+                kills += 1;
+            }
+            kills
+        });
+        let result = transfer(a, b, target, 128 << 20);
+        is_done.store(true, Ordering::Relaxed);
+        assert_eq!((result.bytes, result.corrupted), (128 << 20, 0));
+        killer.join().unwrap()
+    });
+    assert!(kills > 0);
+}
+
+#[test]
+fn a_killed_datapath_comes_back_with_its_links() {
+    let stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    let (there, back) = (b.v4(), a.v6());
+    let before = a.row(b).unwrap();
+    let dead = a.kill("datapath");
+    a.await_successor("datapath", dead);
+    eventually("a new link", Duration::from_secs(30), || {
+        a.row(b).is_some_and(|row| row.established_ms > before.established_ms + ROUNDING_MS)
+    });
+    for node in [a, b] {
+        node.wait_for(1, 30);
+    }
+    assert_eq!(ping(a, &format!("-c 10 -i 0.05 {there}")), (10, 10));
+    assert_eq!(ping(b, &format!("-c 10 -i 0.05 {back}")), (10, 10));
+}
+
+#[test]
+fn a_killed_instance_is_noticed_and_comes_back() {
+    let mut stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    // Supervisor and children die at once, as by a power cut: nobody says goodbye.
+    let second = &mut stage.nodes[1];
+    second.process().signal(rustix::process::Signal::KILL);
+    for role in ["controller", "datapath"] {
+        let _ = rustix::process::kill_process(second.pid_of(role), rustix::process::Signal::KILL);
+    }
+    second.process().wait(Duration::from_secs(5)).expect("killed");
+    drop(stage.nodes.pop());
+    let config = stage.config(1);
+    stage.start(1, &config);
+    stage.await_links();
+}
