@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use crate::layers::{LAYERS, Layer, layer_of};
-use crate::{Crate, Finding, Manifest, Tree};
+use crate::layers::{Kind, LAYERS, Layer, layer_of};
+use crate::{Crate, Finding, Manifest, Role, Tree};
 
 const RULE: &str = "layering";
 
@@ -61,10 +61,11 @@ pub fn check_manifest(path: &str, manifest: &Manifest, layer: &Layer) -> Vec<Fin
     findings
 }
 
-/// A dependency that no line names is a hole in the wall for nothing.
+/// A dependency that no line names is a hole in the wall for nothing. Tools are tests themselves.
 fn check_use(path: &str, one: &Crate) -> Vec<Finding> {
+    let is_tool = layer_of(&one.folder).is_some_and(|layer| layer.kind == Kind::Tool);
     let mut words = HashSet::new();
-    for file in one.product() {
+    for file in one.files.iter().filter(|file| is_tool || file.role == Role::Product) {
         words.extend(file.source.tokens().iter().map(|token| token.text.to_owned()));
     }
     let unused = |name: &str| !words.contains(&name.replace('-', "_"));
@@ -72,7 +73,7 @@ fn check_use(path: &str, one: &Crate) -> Vec<Finding> {
     dependencies
         .filter(|dependency| unused(&dependency.package))
         .map(|dependency| {
-            let advice = format!("nothing under src uses {}; remove it", dependency.package);
+            let advice = format!("no code uses {}; remove it", dependency.package);
             Finding::new(path, dependency.line, RULE, advice)
         })
         .collect()
