@@ -23,11 +23,22 @@ impl Pinger {
     /// # Errors
     /// Without the right to open raw sockets, or when there is no route.
     pub fn open(target: IpAddr, identifier: u16) -> io::Result<Self> {
+        Self::open_from(None, target, identifier)
+    }
+
+    /// As [`Pinger::open`], from an address of this machine: fails as long as it has not got it.
+    ///
+    /// # Errors
+    /// As [`Pinger::open`], and when the machine does not have the address.
+    pub fn open_from(source: Option<IpAddr>, target: IpAddr, identifier: u16) -> io::Result<Self> {
         let (domain, protocol) = match target {
             IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
             IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+        if let Some(source) = source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
         socket.connect(&SocketAddr::new(target, 0).into())?;
         // The standard library's calls work on a raw socket as well, without any unsafe code.
         let socket = UdpSocket::from(OwnedFd::from(socket));

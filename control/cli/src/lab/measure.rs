@@ -124,8 +124,8 @@ fn wait_for_ping(nodes: &[Node], pair: &mut Pair, index: usize, deadline: Instan
     let [a, b] = pair.ends.map(|index| &nodes[index]);
     let started = a.started.max(b.started);
     let identifier = u16::try_from(index).unwrap_or(u16::MAX);
-    let target = IpAddr::from(b.overlay);
-    let answered = a.site.node.inside(move || Ok(ping_until(target, identifier, deadline)));
+    let ends = [a, b].map(|node| IpAddr::from(node.overlay));
+    let answered = a.site.node.inside(move || Ok(ping_until(ends, identifier, deadline)));
     if let (Ok(Some((at, rtt))), Some(started)) = (answered, started) {
         pair.first_ping = Some(at.saturating_duration_since(started).as_secs_f64());
         pair.rtt_ms = Some(rtt.as_secs_f64() * 1e3);
@@ -133,10 +133,14 @@ fn wait_for_ping(nodes: &[Node], pair: &mut Pair, index: usize, deadline: Instan
 }
 
 /// When the first ping was answered, and the median round trip of those after it.
-fn ping_until(target: IpAddr, identifier: u16, deadline: Instant) -> Option<(Instant, Duration)> {
+fn ping_until(
+    [source, target]: [IpAddr; 2],
+    identifier: u16,
+    deadline: Instant,
+) -> Option<(Instant, Duration)> {
     let mut pinger = loop {
-        // The route appears with the overlay interface.
-        if let Ok(pinger) = Pinger::open(target, identifier) {
+        // The address appears with the overlay interface; pings from another one would go astray.
+        if let Ok(pinger) = Pinger::open_from(Some(source), target, identifier) {
             break pinger;
         }
         if Instant::now() > deadline {
