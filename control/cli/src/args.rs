@@ -146,8 +146,8 @@ pub struct Hub {
     /// Instance name: makes the default state folder /var/lib/ipop/<INSTANCE>.
     #[arg(long, value_name = "INSTANCE", default_value = "hub")]
     pub name: String,
-    /// Address and port of the XMPP listener; STUN and TURN are on UDP port 3478 beside it.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:5222", value_parser = listen)]
+    /// Address and port of XMPP; `[::]` is all addresses of both families.
+    #[arg(long, value_name = "ADDR", default_value = "[::]:5222", value_parser = listen)]
     pub listen: SocketAddr,
     /// UDP port of STUN and TURN.
     #[arg(long, value_name = "PORT", default_value_t = 3478)]
@@ -239,9 +239,6 @@ pub struct Datapath {
     /// Largest packet of the overlay interface, bytes; 0 for automatic.
     #[arg(long, default_value_t = 0)]
     pub mtu: u16,
-    /// Workers.
-    #[arg(long, default_value_t = 1)]
-    pub workers: u8,
 }
 
 /// `ipop controller`.

@@ -1,8 +1,8 @@
 //! The `ipop` command: one program for all its processes.
 //!
-//! Each command is a module with a `run` function; what they share is `config` and `settings`
-//! (from file, ticket and flags to what runs), `instance` (the run directory), `snapshot` (what an
-//! instance's segment shows), `icmp` (pings through the overlay) and `failure` (how a command ends).
+//! Each command is a module with a `run` function. They share `config` and `settings` (from file,
+//! ticket and flags to what runs), `instance` (the run directory), `snapshot` (what an instance's
+//! segment shows), `icmp` (pings through the overlay) and `failure` (how a command ends).
 
 #![forbid(unsafe_code)]
 

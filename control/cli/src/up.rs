@@ -122,8 +122,12 @@ impl Pair {
 
     async fn died(&mut self) -> Death {
         tokio::select! {
-            (code, lived) = self.datapath.ended() => Death { role: Role::Datapath, code, lived },
-            (code, lived) = self.controller.ended() => Death { role: Role::Controller, code, lived },
+            (code, lived) = self.datapath.ended() => {
+                Death { role: Role::Datapath, code, lived }
+            }
+            (code, lived) = self.controller.ended() => {
+                Death { role: Role::Controller, code, lived }
+            }
         }
     }
 

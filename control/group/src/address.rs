@@ -226,7 +226,9 @@ mod tests {
         }
 
         #[test]
-        fn of_two_claims_exactly_one_wins(a in any::<[u8; 32]>(), b in any::<[u8; 32]>(), fixed in any::<(bool, bool)>()) {
+        fn of_two_claims_exactly_one_wins(
+            a in any::<[u8; 32]>(), b in any::<[u8; 32]>(), fixed in any::<(bool, bool)>(),
+        ) {
             prop_assume!(a != b);
             let claim = |fixed| OverlayAddress {
                 address: Ipv4Addr::new(10, 77, 0, 1).into(),

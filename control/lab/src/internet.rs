@@ -1,9 +1,9 @@
 //! The whole lab: an internet in the middle, a hub's machine, and sites behind their routers.
 //!
 //! ```text
-//!  hub 198.18.0.10 ---- internet 198.18.0.1
-//!                       198.18.k.1 ---- wan 198.18.k.2 [ router k ] lan 192.168.k.1 ---- 192.168.k.2 node k
-//!                       198.18.j.1 ---------------------------------------------------- 198.18.j.2 node j (no NAT)
+//!  hub 198.18.0.10 ---- 198.18.0.1 internet
+//!  node j 198.18.j.2 -- 198.18.j.1 internet                         (no NAT)
+//!  node k 192.168.k.2 -- 192.168.k.1 [ router k ] 198.18.k.2 -- 198.18.k.1 internet
 //! ```
 //! The middle knows no way to private addresses: what is not translated does not arrive.
 

@@ -70,9 +70,7 @@ counter_enum! {
     FramesCoalesced "frames_coalesced" "Received frames merged into a super-segment by parsing.",
     NeighboursAnswered "neighbours_answered" "ARP and neighbour discovery requests answered here.",
     AgentDatagrams "agent_datagrams" "STUN, handshake and control datagrams handed to the agent.",
-    HandshakesStarted "handshakes_started" "TLS handshakes begun.",
     HandshakesCompleted "handshakes_completed" "TLS handshakes that led to keys.",
-    HandshakesFailed "handshakes_failed" "TLS handshakes given up.",
     Ratchets "ratchets" "Keys replaced by the next of their chain.",
     CommandsHandled "commands_handled" "Commands taken from the controller.",
     EventsPublished "events_published" "Events handed to the controller.",
@@ -93,7 +91,6 @@ counter_enum! {
     UnknownProtocol "unknown_protocol" "A datagram of no protocol that is spoken here.",
     Truncated "truncated" "A datagram shorter than its headers promise.",
     UnknownLink "unknown_link" "A datagram for a link index that is not in use.",
-    UnknownChannel "unknown_channel" "Data on a TURN channel or from a relay that is not in use.",
     WrongLane "wrong_lane" "A datagram for a lane that the link or worker does not have.",
     UnknownEpoch "unknown_epoch" "A datagram sealed with a key neither kept nor next.",
     Expired "expired" "A datagram sealed with a key past its time.",
@@ -106,9 +103,7 @@ counter_enum! {
     TapWriteFailed "tap_write_failed" "The kernel refused to take a frame.",
     BuffersExhausted "buffers_exhausted" "The kernel found no free receive buffer.",
     AgentQueueFull "agent_queue_full" "The agent takes no more datagrams for now.",
-    WorkerQueueFull "worker_queue_full" "Another worker takes no more frames or commands for now.",
     RingFull "ring_full" "An event that the controller did not make room for.",
-    RateLimited "rate_limited" "A datagram or event beyond what a source may cause per second.",
 }
 
 #[cfg(test)]

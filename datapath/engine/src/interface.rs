@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipop_uring::{DATAGRAM_LEN_MAX, SEGMENTS_MAX, Tap, TapError};
 use ipop_wire::SEAL_OVERHEAD;
 
-/// MTU that passes a 1500-byte underlay of either family, through a relay too: 1500 minus IPv6, UDP,
-/// ChannelData header, tunnel header, tag and geometry, rounded down.
+/// MTU that passes a 1500-byte underlay of either family, through a relay too: 1500 minus IPv6,
+/// UDP, ChannelData header, tunnel header, tag and geometry, rounded down.
 pub(crate) const MTU_AUTO: u16 = 1400;
 /// Packets that the interface queues for the worker.
 const QUEUE_LEN: u32 = 1000;

@@ -82,8 +82,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let sockets = open_sockets(config.port)?;
     let queue =
         queues.pop().ok_or_else(|| system("open a tap queue", std::io::ErrorKind::NotFound))?;
-    let port =
-        UringPort::open(queue, sockets.v4.clone(), sockets.v6.clone(), &PortConfig::default())?;
+    let port = UringPort::open(queue, sockets.v4.clone(), sockets.v6.clone(), &port_config())?;
     write_note(&mut segment, &config, &interface, &sockets, &port);
     let (orders, inbox) = orders(port.doorbell());
     let (sender, notes) = notes(segment.commands.ringer());
@@ -126,6 +125,13 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let result = Agent::new(parts, Instant::now()).run().map_err(RunError::Worker);
     let _ = thread.join();
     result
+}
+
+/// Every input of one turn may become an output, so there are slots for all of them, and some for
+/// answers and control frames.
+fn port_config() -> PortConfig {
+    let inputs = PortConfig::default();
+    PortConfig { slots: inputs.frames + inputs.datagrams + 16, ..inputs }
 }
 
 /// SIGTERM and SIGINT end the agent, wherever it sleeps.

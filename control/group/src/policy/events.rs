@@ -3,11 +3,15 @@
 use std::time::Instant;
 
 use ipop_signal::Action;
-use ipop_steer::{Candidate, Command, Event, LinkState, PathInfo, PathKind};
+use ipop_steer::{Candidate, CandidateKind, Command, Event, LinkState, PathInfo, PathKind};
 
 use super::{GroupVpn, Notice, Own};
 use crate::convert::{candidate_to_signal, to_signal, to_steer};
 use crate::peer::Peer;
+
+/// Candidates kept at most; the oldest gives way. A machine whose addresses change for months
+/// would offer stale ones otherwise.
+const CANDIDATES_MAX: usize = 32;
 
 impl GroupVpn {
     pub(super) fn on_event(&mut self, now: Instant, event: Event) {
@@ -45,6 +49,14 @@ impl GroupVpn {
         if self.candidates.contains(&candidate) {
             return;
         }
+        // The outside of a NAT replaces what it was before.
+        self.candidates.retain(|known| {
+            known.kind != CandidateKind::ServerReflexive
+                || (known.kind, known.related) != (candidate.kind, candidate.related)
+        });
+        if self.candidates.len() >= CANDIDATES_MAX {
+            self.candidates.remove(0);
+        }
         self.candidates.push(candidate.clone());
         self.tell_candidates(&[candidate], false);
     }
@@ -54,10 +66,11 @@ impl GroupVpn {
         self.tell_candidates(&[], true);
     }
 
-    /// Trickles to all sessions that still look for a path.
+    /// Trickles to all sessions that live.
     fn tell_candidates(&mut self, candidates: &[Candidate], end: bool) {
-        let looking = |peer: &&Peer| peer.state != LinkState::Up && peer.state != LinkState::Failed;
-        let sessions = self.peers.values().filter(looking).filter_map(|peer| peer.session.as_ref());
+        // A link that is up may find a better path by a new candidate.
+        let living = |peer: &&Peer| peer.state != LinkState::Failed;
+        let sessions = self.peers.values().filter(living).filter_map(|peer| peer.session.as_ref());
         let actions: Vec<_> = sessions
             .map(|session| Action::Candidates {
                 to: session.address.clone(),

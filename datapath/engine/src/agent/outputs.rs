@@ -71,7 +71,9 @@ impl Agent {
             is_sending: false,
         };
         let destination = lane.path.as_ref().map(destination);
-        self.parts.counters.add(Counter::HandshakesCompleted.slot(), 1);
+        if entry.lane == 0 {
+            self.parts.counters.add(Counter::HandshakesCompleted.slot(), 1);
+        }
         self.order(ToWorker::Install(Box::new(entry), destination));
     }
 
