@@ -90,6 +90,11 @@ pub(crate) fn add(path: &Path, name: &str) -> Result<String, HubError> {
              and more than hexadecimal digits"
         )));
     }
+    if files::read(&path.join("secret"))?.is_none() {
+        let path = path.display();
+        let text = format!("no hub has run on {path} yet: start it once with --state {path}");
+        return Err(HubError::Configuration(text));
+    }
     let secret = state::secret(path)?;
     let mut named = read(path)?;
     let found = named.0.get(name).and_then(|account| from_hex::<16>(&account.salt));

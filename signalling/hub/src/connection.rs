@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+/// Connections that are not logged in; it takes no password to make one.
+const STRANGERS_MAX: usize = 1024;
 /// From the connection to the bound resource.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that says nothing for so long is asked whether it is there.
@@ -34,6 +37,8 @@ pub(crate) struct Clients {
     door: Door,
     inner: Mutex<Inner>,
     budget: Budget,
+    /// Those who have yet to show who they are.
+    strangers: Semaphore,
 }
 
 struct Inner {
@@ -44,16 +49,21 @@ struct Inner {
 impl Clients {
     pub(crate) fn new(door: Door, router: Router) -> Self {
         let inner = Inner { router, outboxes: HashMap::new() };
-        Self { door, inner: Mutex::new(inner), budget: Budget::default() }
+        let strangers = Semaphore::new(STRANGERS_MAX);
+        Self { door, inner: Mutex::new(inner), budget: Budget::default(), strangers }
     }
 
     /// Serves a client until one side ends it.
     pub(crate) async fn serve(&self, tcp: TcpStream, remote: SocketAddr) {
+        let Ok(stranger) = self.strangers.try_acquire() else {
+            return tracing::warn!(%remote, "turned away: too many are logging in");
+        };
         let _ = tcp.set_nodelay(true);
         let reached_at = tcp.local_addr().map_or(remote.ip(), |local| local.ip());
         let Ok(logged_in) = timeout(LOGIN_TIMEOUT, self.log_in(tcp, reached_at)).await else {
             return tracing::debug!(%remote, "took too long to log in");
         };
+        drop(stranger);
         match logged_in {
             Err(fault) => tracing::debug!(%remote, ?fault, "did not log in"),
             Ok((stream, id, outbox, user)) => {
@@ -174,12 +184,13 @@ impl Clients {
         outbox: &Outbox,
     ) -> Fault {
         let mut pace = Pace::new(Instant::now());
+        let mut taken = 0;
         loop {
             match self.take_all(assembler, id) {
-                Ok(()) => {}
+                Ok(sent) => sleep(pace.spend(Instant::now(), taken, sent)).await,
                 Err(fault) => return fault,
             }
-            let len = match timeout(QUIET_TIME, stream::read(reader, assembler)).await {
+            taken = match timeout(QUIET_TIME, stream::read(reader, assembler)).await {
                 Ok(Ok(len)) => len,
                 Ok(Err(fault)) => return fault,
                 Err(_) => {
@@ -191,22 +202,24 @@ impl Clients {
                     }
                 }
             };
-            sleep(pace.spend(Instant::now(), len)).await;
         }
     }
 
-    /// Handles what has arrived.
-    fn take_all(&self, assembler: &mut Assembler, id: SessionId) -> Result<(), Fault> {
+    /// Handles what has arrived; how many bytes were sent to anybody because of it.
+    fn take_all(&self, assembler: &mut Assembler, id: SessionId) -> Result<usize, Fault> {
+        let mut sent = 0;
         while let Some(incoming) = assembler.poll()? {
             match incoming {
                 Incoming::Element(stanza) => {
-                    self.with_router(|router| router.handle_stanza(unix_s(), id, stanza));
+                    let mut inner = self.lock();
+                    inner.router.handle_stanza(unix_s(), id, stanza);
+                    sent += inner.settle();
                 }
                 Incoming::Footer => return Err(Fault::Footer),
                 Incoming::Header(_) => return Err(Fault::Error("bad-format")),
             }
         }
-        Ok(())
+        Ok(sent)
     }
 
     fn with_router<R>(&self, act: impl FnOnce(&mut Router) -> R) -> R {
@@ -222,13 +235,16 @@ impl Clients {
 }
 
 impl Inner {
-    /// Carries out what the router wants.
-    fn settle(&mut self) {
+    /// Carries out what the router wants; how many bytes it sends.
+    fn settle(&mut self) -> usize {
+        let mut sent = 0;
         while let Some(output) = self.router.poll_output() {
             match output {
                 Output::Send(id, stanza) => {
                     let Some(outbox) = self.outboxes.get(&id) else { continue };
-                    if outbox.push(&stanza::write(&stanza)).is_err() {
+                    let bytes = stanza::write(&stanza);
+                    sent += bytes.len();
+                    if outbox.push(&bytes).is_err() {
                         tracing::warn!(?id, "reads too slowly, let go");
                         self.end(id, "resource-constraint");
                         self.router.close(id);
@@ -237,6 +253,7 @@ impl Inner {
                 Output::End(id, condition) => self.end(id, condition),
             }
         }
+        sent
     }
 
     fn end(&mut self, id: SessionId, condition: &'static str) {

@@ -43,6 +43,14 @@ pub enum HubError {
         /// What is wrong.
         reason: String,
     },
+    /// The ticket could not be written.
+    #[error("cannot write the ticket to {path}: {source}. Name another file with --ticket-file")]
+    TicketFile {
+        /// Where to.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The state directory belongs to another domain.
     #[error(
         "{path} holds the keys of domain {found:?}, not of {wanted:?}. Use --domain {found}, or \

@@ -14,6 +14,7 @@ use crate::state::State;
 use crate::ticket::Ticket;
 use ipop_signal::HostPort;
 use jid::BareJid;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Hub {
     pub async fn bind(config: HubConfig) -> Result<Self, HubError> {
         let (domain, room) = names(&config)?;
         let state = State::open(&config.state, &domain)?;
+        raise_file_limit();
         let sockets = Sockets::bind(&config)?;
         let advertised = advertised(&config.advertise, sockets.address.port())?;
         let ticket = Ticket {
@@ -114,7 +116,7 @@ impl Hub {
         let relay = RelaySockets::new(relay, udp, config.relay_addresses)
             .map_err(|error| HubError::Configuration(format!("cannot use UDP: {error}")))?;
         if let Some(path) = &config.ticket_file {
-            files::write(path, format!("{ticket}\n").as_bytes())?;
+            files::write(path, format!("{ticket}\n").as_bytes()).map_err(of_ticket)?;
         }
         let clients = Arc::new(Clients::new(door, Router::new(&domain, services)));
         Ok(Self { listeners, relay, clients, ticket, address, stun_port })
@@ -198,6 +200,13 @@ impl Sockets {
     }
 }
 
+fn of_ticket(error: HubError) -> HubError {
+    match error {
+        HubError::File { path, source, .. } => HubError::TicketFile { path, source },
+        other => other,
+    }
+}
+
 fn policy(config: &HubConfig, service_ports: &[u16]) -> Policy {
     let own = addresses::own().into_iter().chain(config.relay_addresses.iter().copied());
     Policy {
@@ -247,6 +256,16 @@ fn reachable(address: SocketAddr, advertised: &[HostPort]) -> Vec<HostPort> {
         found = addresses::reachable(local, &[]);
     }
     found
+}
+
+/// Each client takes a file descriptor, and each relay address another; the usual limit of 1024
+/// is for programs that use `select`.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 /// The next connection at any listener.

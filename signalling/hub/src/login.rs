@@ -92,7 +92,10 @@ impl Door {
                     stream.restart();
                     return Ok(user);
                 }
-                Err(condition) => stream.write(failure(condition).as_bytes()).await?,
+                Err(condition) => {
+                    tracing::info!(condition, "a login was refused");
+                    stream.write(failure(condition).as_bytes()).await?;
+                }
             }
         }
         Err(Fault::Error("policy-violation"))

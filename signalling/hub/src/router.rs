@@ -260,16 +260,13 @@ impl Router {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let mut stanza = stanza.clone();
         stanza::set(&mut stanza, minidom::rxml::xml_ncname!("type"), "unavailable");
-        let was_there = session.presence.is_some();
+        let was_there = session.presence.take().is_some();
         let jid = session.jid.clone();
         for to in std::mem::take(&mut session.directed) {
             self.deliver_presence(&jid, &to, &stanza);
         }
         if was_there {
             self.tell_account(id, &stanza);
-        }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.presence = None;
         }
     }
 
@@ -381,3 +378,6 @@ fn fault(stanza: &Element, jid: &FullJid) -> Option<&'static str> {
         |from: &str| Jid::new(from).is_ok_and(|from| from == *jid || from == jid.to_bare());
     stanza.attr("from").is_some_and(|from| !is_own(from)).then_some("invalid-from")
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ use minidom::rxml::xml_ncname;
 use std::collections::BTreeMap;
 
 const OCCUPANTS_MAX: usize = 1024;
-/// Largest presence that is kept for those who come later, in bytes of XML.
-const PRESENCE_LEN_MAX: usize = 16 * 1024;
+/// Largest presence, or message to all, in bytes of XML.
+const PUBLIC_LEN_MAX: usize = 16 * 1024;
 const NICK_LEN_MAX: usize = 128;
 
 /// See the [module](self).
@@ -95,7 +95,7 @@ impl Room {
             Some(("wait", "service-unavailable"))
         } else if nick.len() > NICK_LEN_MAX {
             Some(("modify", "not-acceptable"))
-        } else if stanza::write(stanza).len() > PRESENCE_LEN_MAX {
+        } else if stanza::write(stanza).len() > PUBLIC_LEN_MAX {
             Some(("modify", "policy-violation"))
         } else {
             None
@@ -111,7 +111,7 @@ impl Room {
         out: &mut Outputs,
     ) {
         let Some(old) = self.nicks.get(&sender.session).cloned() else { return };
-        if stanza::write(stanza).len() > PRESENCE_LEN_MAX || nick.len() > NICK_LEN_MAX {
+        if stanza::write(stanza).len() > PUBLIC_LEN_MAX || nick.len() > NICK_LEN_MAX {
             return refuse_entry(sender, stanza, "modify", "policy-violation", out);
         }
         if old != nick {
@@ -158,7 +158,8 @@ impl Room {
         let words = goodbye.map(words_of);
         let words = words.unwrap_or_else(|| Element::bare("presence", ns::JABBER_CLIENT));
         let notice = Notice { statuses: statuses.to_vec(), gone: true, ..Notice::default() };
-        for to in self.occupants.values().chain(goodbye.map(|_| &occupant)) {
+        let knows = goodbye.is_none() && statuses.is_empty();
+        for to in self.occupants.values().chain((!knows).then_some(&occupant)) {
             let presence = occupant.presence_saying(&words, &from, to, &notice);
             out.push_back(Output::Send(to.session, presence));
         }
@@ -226,13 +227,13 @@ impl Room {
         stanza: &Element,
         out: &mut Outputs,
     ) {
+        if stanza::write(stanza).len() > PUBLIC_LEN_MAX {
+            return refuse(sender, stanza, "modify", "policy-violation", out);
+        }
         let has = |name: &str| stanza.has_child(name, ns::JABBER_CLIENT);
         if has("subject") && !has("body") {
             if sender.jid.to_bare() != self.owner {
                 return refuse(sender, stanza, "auth", "forbidden", out);
-            }
-            if stanza::write(stanza).len() > PRESENCE_LEN_MAX {
-                return refuse(sender, stanza, "modify", "policy-violation", out);
             }
             let mut subject = without_user_element(stanza);
             set(&mut subject, xml_ncname!("from"), from);

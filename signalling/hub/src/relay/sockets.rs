@@ -195,11 +195,7 @@ impl Core {
         let local = match external {
             Some(_) if ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             Some(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            None if place.local.is_ipv6() == ipv6 => place.local,
-            None => addresses::routable(!ipv6)
-                .into_iter()
-                .find(|ip| ip.is_ipv6() == ipv6)
-                .ok_or(io::ErrorKind::AddrNotAvailable)?,
+            None => relay_address(place.local, ipv6).ok_or(io::ErrorKind::AddrNotAvailable)?,
         };
         let endpoint = Endpoint::new(listen::udp_socket(SocketAddr::new(local, 0))?)?;
         let address = SocketAddr::new(*external.unwrap_or(&local), endpoint.address.port());
@@ -241,6 +237,17 @@ impl Endpoint {
             tracing::trace!(%to, %error, "a datagram was dropped");
         }
     }
+}
+
+/// The address that the client came to, unless it is of the wrong family or of use on this machine
+/// only; then another of ours.
+fn relay_address(reached: IpAddr, ipv6: bool) -> Option<IpAddr> {
+    let fits = |ip: &IpAddr| ip.is_ipv6() == ipv6;
+    if fits(&reached) && addresses::is_routable(&reached) {
+        return Some(reached);
+    }
+    let other = addresses::routable(!ipv6).into_iter().find(fits);
+    other.or_else(|| Some(reached).filter(fits))
 }
 
 fn reply(fronts: &[Arc<Endpoint>], place: Place, data: &[u8]) {
