@@ -91,7 +91,7 @@ impl Assembler {
 
     /// The next piece, as far as the bytes go.
     pub(crate) fn poll(&mut self) -> Result<Option<Incoming>, AssemblyError> {
-        // The parser can hold events for which no bytes are left, so it is asked until it wants more.
+        // The parser can hold events for which no bytes are left: it is asked until it wants more.
         loop {
             let mut rest = &self.buffer[self.taken..];
             // Text is wanted at once between stanzas (white space that keeps connections alive must
@@ -289,7 +289,10 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_markup_never_panics(text in "(<|>|/|a|b:|=|'|&lt;|x| ){0,60}", len in 1..16usize) {
+        fn arbitrary_markup_never_panics(
+            text in "(<|>|/|a|b:|=|'|&lt;|x| ){0,60}",
+            len in 1..16usize,
+        ) {
             let _ = pieces(format!("{HEADER}{text}").as_bytes(), len);
         }
     }

@@ -297,7 +297,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_messages_never_panic(bytes in any::<Vec<u8>>(), text in "[nyp=,a-z0-9]{0,60}") {
+        fn arbitrary_messages_never_panic(
+            bytes in any::<Vec<u8>>(),
+            text in "[nyp=,a-z0-9]{0,60}",
+        ) {
             let _ = First::parse(&bytes);
             let _ = First::parse(text.as_bytes());
             let _ = sha1().0.finish(text.as_bytes());

@@ -264,7 +264,11 @@ mod tests {
         }
 
         #[test]
-        fn a_wrong_character_is_found(ticket in tickets(), at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
+        fn a_wrong_character_is_found(
+            ticket in tickets(),
+            at in any::<prop::sample::Index>(),
+            to in "[A-Za-z0-9_-]",
+        ) {
             let text = ticket.to_string();
             let at = PREFIX.len() + at.index(text.len() - PREFIX.len());
             let mut wrong = text.clone();

@@ -59,9 +59,8 @@ impl Drop for EchoPeer {
 /// Sends some packets through the relay and back; what the client said about it.
 async fn relayed(turn: &TurnServer, options: &str) -> String {
     let (user, password) = (&turn.username, &turn.password);
-    let command = format!(
-        "timeout 60 turnutils_uclient -u {user} -w {password} -n 50 -m 5 -l 1000 -z 5 {options} {HUB}"
-    );
+    let login = format!("timeout 60 turnutils_uclient -u {user} -w {password}");
+    let command = format!("{login} -n 50 -m 5 -l 1000 -z 5 {options} {HUB}");
     let output = tokio::task::spawn_blocking(move || run(&command)).await.unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
