@@ -3,6 +3,8 @@
 mod incoming;
 mod nomination;
 mod outgoing;
+mod punch;
+mod table;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,13 +13,11 @@ use std::time::{Duration, Instant};
 use ipop_stun::{Key, Random};
 
 use crate::candidate::{Candidate, CandidateKind, Credentials};
-use crate::pair::{Pair, PairState};
+use crate::pair::Pair;
 
-/// Remote candidates of an agent at most, those found by checks among them.
+/// Candidates that the peer names, at most. Those found by its checks are counted apart: whoever
+/// can make them up without end must not keep the named ones out.
 pub const REMOTE_CANDIDATES_MAX: usize = 64;
-const LOCAL_CANDIDATES_MAX: usize = 64;
-/// Pairs at most; the worst ones give way (RFC 8445 section 6.1.2.5).
-const PAIRS_MAX: usize = 256;
 /// Checks of the peer that came before its credentials, kept at most.
 const EARLY_MAX: usize = 16;
 
@@ -34,6 +34,10 @@ pub struct AgentConfig {
     pub seed: [u8; 32],
     /// Pause between new checks (Ta).
     pub pace: Duration,
+    /// How long the controlled end waits with its first checks, unless one of the peer comes: it
+    /// answers an offer, and the offerer hears of it later than it knows the offerer. Routers that
+    /// reject spoil the path of whoever is sent to before it sends.
+    pub head_start: Duration,
     /// How long a direct pair may take to become valid before a relayed one is used.
     pub relay_patience: Duration,
     /// How long the first valid pair may take, from when both ends know each other.
@@ -53,6 +57,7 @@ impl AgentConfig {
             tie_breaker,
             seed,
             pace: Duration::from_millis(10),
+            head_start: Duration::from_millis(40),
             relay_patience: Duration::from_millis(300),
             connect_patience: Duration::from_secs(20),
             hopeless_patience: Duration::from_secs(8),
@@ -167,6 +172,9 @@ pub struct Agent {
     early: Vec<Early>,
     selected: Option<(SocketAddr, SocketAddr)>,
     state: State,
+    /// When the selected pair was found silent.
+    silent_since: Option<Instant>,
+    punch: punch::Punch,
     /// When both ends knew each other.
     started: Option<Instant>,
     /// When the next new check may be sent.
@@ -202,6 +210,8 @@ impl Agent {
             early: Vec::new(),
             selected: None,
             state: State::New,
+            silent_since: None,
+            punch: punch::Punch::default(),
             started: None,
             next_check: now,
             remote_is_complete: false,
@@ -245,50 +255,13 @@ impl Agent {
         let Ok(key) = Key::short_term(&credentials.pwd) else { return self.fail() };
         self.remote = Some((credentials, key));
         self.started = Some(now);
-        self.next_check = now;
+        let head_start = self.config.head_start;
+        self.next_check = if self.controlling { now } else { now + head_start };
         self.set_state(State::Checking);
         for early in std::mem::take(&mut self.early) {
             self.on_authentic_check(now, early);
         }
         self.advance(now);
-    }
-
-    /// Adds a candidate of ours; pairs with all remote ones follow.
-    pub fn add_local(&mut self, now: Instant, candidate: Candidate) {
-        if self.local_candidates.len() >= LOCAL_CANDIDATES_MAX
-            || self.local_candidates.contains(&candidate)
-        {
-            return;
-        }
-        for index in 0..self.remote_candidates.len() {
-            let remote = self.remote_candidates[index].clone();
-            self.pair_up(&candidate, &remote);
-        }
-        self.local_candidates.push(candidate);
-        self.advance(now);
-    }
-
-    /// Adds a candidate of the peer; `false` if it is of no use.
-    pub fn add_remote(&mut self, now: Instant, candidate: Candidate) -> bool {
-        if !candidate.is_usable() || self.remote_candidates.len() >= REMOTE_CANDIDATES_MAX {
-            return false;
-        }
-        let known = self.remote_candidates.iter_mut().find(|c| c.address == candidate.address);
-        if let Some(known) = known {
-            if known.kind == CandidateKind::PeerReflexive {
-                // Signalling says what it really is (RFC 8838 section 11).
-                *known = candidate.clone();
-                self.rename_remote(&candidate);
-            }
-            return true;
-        }
-        for index in 0..self.local_candidates.len() {
-            let local = self.local_candidates[index].clone();
-            self.pair_up(&local, &candidate);
-        }
-        self.remote_candidates.push(candidate);
-        self.advance(now);
-        true
     }
 
     /// The peer has no more candidates: when all pairs fail, there is less to wait for.
@@ -300,54 +273,6 @@ impl Agent {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
-    }
-
-    /// The pair of `local` and `remote`, unless there is one already or they do not fit.
-    fn pair_up(&mut self, local: &Candidate, remote: &Candidate) {
-        let fits = local.base.is_ipv4() == remote.address.is_ipv4()
-            && local.component == remote.component
-            && is_link_local(&local.base) == is_link_local(&remote.address);
-        // A reflexive candidate is checked through its base (RFC 8445 section 6.1.2.4).
-        if !fits || self.find((local.base, remote.address)).is_some() {
-            return;
-        }
-        if self.pairs.len() >= PAIRS_MAX && !self.drop_worst() {
-            return;
-        }
-        self.pairs.push(Pair {
-            local: local.base,
-            local_kind: local.kind,
-            local_priority: local.priority,
-            remote: remote.address,
-            remote_kind: remote.kind,
-            remote_priority: remote.priority,
-            state: PairState::Waiting,
-            check: None,
-            refresh_at: None,
-            answered: None,
-            missed: 0,
-            failures: 0,
-            rtt: None,
-            heard: false,
-            nominated_by_peer: false,
-            nominated: false,
-        });
-    }
-
-    fn drop_worst(&mut self) -> bool {
-        let controlling = self.controlling;
-        let idle = self.pairs.iter().enumerate().filter(|(_, pair)| {
-            matches!(pair.state, PairState::Waiting | PairState::Failed) && !pair.heard
-        });
-        let worst = idle.min_by_key(|(_, pair)| pair.priority(controlling)).map(|(index, _)| index);
-        worst.map(|index| self.pairs.swap_remove(index)).is_some()
-    }
-
-    fn rename_remote(&mut self, candidate: &Candidate) {
-        for pair in self.pairs.iter_mut().filter(|pair| pair.remote == candidate.address) {
-            pair.remote_kind = candidate.kind;
-            pair.remote_priority = candidate.priority;
-        }
     }
 
     fn find(&self, (local, remote): (SocketAddr, SocketAddr)) -> Option<usize> {
@@ -378,8 +303,4 @@ impl Agent {
         self.triggered.clear();
         self.set_state(State::Failed);
     }
-}
-
-fn is_link_local(address: &SocketAddr) -> bool {
-    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use ipop_stun::TransactionId;
 
-use crate::candidate::CandidateKind;
+use crate::candidate::{Candidate, CandidateKind};
 
 /// Intervals between the transmissions of a check, milliseconds. Short at first: the other end's
 /// hole opens when it hears of us, which is about now.
 const RETRANSMIT_MS: [u64; 8] = [60, 100, 150, 250, 500, 1000, 1600, 1600];
+
+/// On slow paths that are known to be so, the intervals are not stretched beyond this.
+const PACE_MAX: Duration = Duration::from_millis(400);
 
 /// Where a pair is in its life (RFC 8445 section 6.1.2.6). Frozen is left out: with one component
 /// and trickled candidates, pacing alone spreads the checks.
@@ -25,50 +28,71 @@ pub(crate) enum PairState {
     Failed,
 }
 
+/// One datagram of a check. Each has a transaction of its own, so that an answer says how long it
+/// took, and in which role and with what wish it was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) transaction: TransactionId,
+    pub(crate) at: Instant,
+    /// The role that it was sent in, for role conflicts.
+    pub(crate) controlling: bool,
+    /// Whether it carries USE-CANDIDATE.
+    pub(crate) nominates: bool,
+}
+
 /// A check on its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
-    pub(crate) transaction: TransactionId,
-    /// The request's bytes: a retransmission is the same request.
-    pub(crate) request: Vec<u8>,
-    /// Whether it carries USE-CANDIDATE.
+    /// Whether what is sent from now on carries USE-CANDIDATE.
     pub(crate) nominates: bool,
-    /// The role that it was sent in, for role conflicts.
-    pub(crate) controlling: bool,
-    sent_first: Instant,
-    sent: usize,
+    sendings: Vec<Sending>,
+    started: Instant,
+    /// No two sendings by the schedule are closer than this.
+    pace: Duration,
     pub(crate) again_at: Instant,
 }
 
 impl Check {
-    pub(crate) fn new(
-        now: Instant,
-        transaction: TransactionId,
-        request: Vec<u8>,
-        nominates: bool,
-        controlling: bool,
-    ) -> Self {
-        let again_at = now + Duration::from_millis(RETRANSMIT_MS[0]);
-        Self { transaction, request, nominates, controlling, sent_first: now, sent: 1, again_at }
+    /// A check that is due now. `rtt`: the round trip, where it is known: before it is over there
+    /// is no point in asking again.
+    pub(crate) fn new(now: Instant, nominates: bool, rtt: Option<Duration>) -> Self {
+        let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
+        Self { nominates, sendings: Vec::new(), started: now, pace, again_at: now }
     }
 
-    /// Notes a retransmission; `false` when the check has been sent often enough.
-    pub(crate) fn resent(&mut self, now: Instant) -> bool {
-        let Some(interval) = RETRANSMIT_MS.get(self.sent) else { return false };
-        self.sent += 1;
-        self.again_at = now + Duration::from_millis(*interval);
-        true
+    /// Starts it anew; answers to what was sent before still count.
+    pub(crate) fn go_on(&mut self, now: Instant, nominates: bool) {
+        self.nominates = nominates;
+        self.started = now;
+        let sent = self.sendings.len();
+        self.sendings.drain(..sent.saturating_sub(RETRANSMIT_MS.len() / 2));
     }
 
-    /// The round trip that an answer at `now` shows; of a request that was sent once only, because
-    /// the answer to a repeated one may be to any of them.
-    pub(crate) fn rtt(&self, now: Instant) -> Option<Duration> {
-        (self.sent == 1).then(|| now.saturating_duration_since(self.sent_first))
+    /// Whether it has been sent often enough.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.sendings.len() >= RETRANSMIT_MS.len()
+    }
+
+    /// Notes a sending.
+    pub(crate) fn sent(&mut self, sending: Sending) {
+        let interval = RETRANSMIT_MS.get(self.sendings.len()).copied().unwrap_or_default();
+        self.again_at = sending.at + Duration::from_millis(interval).max(self.pace);
+        self.sendings.push(sending);
+    }
+
+    /// The sending that had this transaction.
+    pub(crate) fn sending(&self, transaction: TransactionId) -> Option<Sending> {
+        self.sendings.iter().find(|sending| sending.transaction == transaction).copied()
     }
 
     /// When it was sent first.
     pub(crate) fn started(&self) -> Instant {
-        self.sent_first
+        self.started
+    }
+
+    /// When it was sent last.
+    pub(crate) fn sent_last(&self) -> Instant {
+        self.sendings.last().map_or(self.started, |sending| sending.at)
     }
 }
 
@@ -101,9 +125,60 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// A pair that waits for its first check.
+    pub(crate) fn new(local: &Candidate, remote: &Candidate) -> Self {
+        Self {
+            // A reflexive candidate is checked through its base.
+            local: local.base,
+            local_kind: local.kind,
+            local_priority: local.priority,
+            remote: remote.address,
+            remote_kind: remote.kind,
+            remote_priority: remote.priority,
+            state: PairState::Waiting,
+            check: None,
+            refresh_at: None,
+            answered: None,
+            missed: 0,
+            failures: 0,
+            rtt: None,
+            heard: false,
+            nominated_by_peer: false,
+            nominated: false,
+        }
+    }
+
     /// Neither end is a relay.
     pub(crate) fn is_direct(&self) -> bool {
         self.local_kind != CandidateKind::Relayed && self.remote_kind != CandidateKind::Relayed
+    }
+
+    /// Whether the peer knows that we want it used, or is just being told. A nomination that is not
+    /// answered in time does not keep others from theirs.
+    pub(crate) fn is_nominating(&self) -> bool {
+        self.missed == 0 && self.check.as_ref().is_some_and(|check| check.nominates)
+    }
+
+    /// It does not work; it is looked at again after `pause`.
+    pub(crate) fn give_up(&mut self, now: Instant, pause: Duration) {
+        self.check = None;
+        self.nominated = false;
+        self.state = PairState::Failed;
+        self.failures = self.failures.saturating_add(1);
+        self.refresh_at = Some(now + pause);
+    }
+
+    /// Whether it worked, and failed once since.
+    pub(crate) fn was_just_lost(&self) -> bool {
+        self.answered.is_some() && self.failures <= 1
+    }
+
+    /// No longer wanted by us.
+    pub(crate) fn withdraw(&mut self) {
+        self.nominated = false;
+        if let Some(check) = &mut self.check {
+            check.nominates = false;
+        }
     }
 
     pub(crate) fn is_valid(&self) -> bool {
@@ -132,12 +207,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_is_sent_a_bounded_number_of_times() {
-        let now = Instant::now();
-        let mut check = Check::new(now, TransactionId([0; 12]), vec![], false, true);
-        assert_eq!(check.rtt(now + Duration::from_millis(7)), Some(Duration::from_millis(7)));
-        let repeats = std::iter::from_fn(|| check.resent(now).then_some(())).take(100).count();
-        assert_eq!(repeats, RETRANSMIT_MS.len() - 1);
-        assert_eq!(check.rtt(now), None);
+    fn a_check_is_sent_a_bounded_number_of_times_and_knows_each() {
+        let start = Instant::now();
+        let mut check = Check::new(start, false, None);
+        let mut times = Vec::new();
+        while !check.is_exhausted() {
+            let at = check.again_at;
+            let number = u8::try_from(times.len()).unwrap();
+            let transaction = TransactionId([number; 12]);
+            check.sent(Sending { transaction, at, controlling: true, nominates: false });
+            assert_eq!(check.sending(transaction).map(|sending| sending.at), Some(at));
+            times.push(at);
+        }
+        assert_eq!(times.len(), RETRANSMIT_MS.len());
+        assert_eq!(check.again_at - start, Duration::from_millis(RETRANSMIT_MS.iter().sum()));
+        assert!(check.sending(TransactionId([99; 12])).is_none());
+    }
+
+    #[test]
+    fn a_known_round_trip_is_waited_for() {
+        let start = Instant::now();
+        for (rtt, expected) in [(10, 60), (150, 300), (5000, 400)] {
+            let mut check = Check::new(start, false, Some(Duration::from_millis(rtt)));
+            let transaction = TransactionId([0; 12]);
+            check.sent(Sending { transaction, at: start, controlling: true, nominates: false });
+            assert_eq!(check.again_at, start + Duration::from_millis(expected));
+        }
     }
 }

@@ -4,17 +4,18 @@
 //! 2. A request is authenticated, answered, and turned into a triggered check.
 //! 3. An answer makes its pair valid; nomination follows.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipop_stun::{Attribute, Builder, Class, Message, Method};
 
-use super::{Agent, EARLY_MAX, Early, Output, Packet, REMOTE_CANDIDATES_MAX, Refused, State};
-use crate::candidate::{Candidate, CandidateKind, foundation, priority};
-use crate::pair::PairState;
+use super::outgoing::RETRY_PAUSE;
+use super::{Agent, EARLY_MAX, Early, Output, Packet, Refused, State};
+use crate::pair::{PairState, Sending};
 
 /// Role conflict (RFC 8445 section 7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
+/// A check of the peer makes us repeat ours, but not more often than this.
+const REPEAT_PAUSE: Duration = Duration::from_millis(20);
 
 impl Agent {
     /// Takes a STUN message.
@@ -33,8 +34,7 @@ impl Agent {
             Class::Request => self.on_request(now, packet, &message),
             Class::Success => self.on_success(now, packet, &message),
             Class::Error => self.on_error(now, packet, &message),
-            // A keepalive of an agent without consent checks; nothing to do.
-            Class::Indication => Ok(()),
+            Class::Indication => self.on_indication(now, packet, &message),
         };
         if self.remote.is_some() {
             self.nominate(now);
@@ -49,14 +49,7 @@ impl Agent {
         packet: Packet<'_>,
         message: &Message<'_>,
     ) -> Result<(), Refused> {
-        let key = self.local_key.as_ref().ok_or(Refused::Stranger)?;
-        let (ours, theirs) =
-            message.username().and_then(|name| name.split_once(':')).ok_or(Refused::Stranger)?;
-        let expected = self.remote.as_ref().map(|(credentials, _)| credentials.ufrag.as_str());
-        if ours != self.config.local.ufrag || expected.is_some_and(|ufrag| ufrag != theirs) {
-            return Err(Refused::Stranger);
-        }
-        message.verify(key).map_err(|_| Refused::Stranger)?;
+        self.authenticate(message)?;
         if self.settle_roles(message) {
             self.answer(packet, Builder::error(message, ROLE_CONFLICT, "Role Conflict"));
             return Ok(());
@@ -71,10 +64,47 @@ impl Agent {
         };
         if self.remote.is_some() {
             self.on_authentic_check(now, early);
-        } else if self.early.len() < EARLY_MAX {
-            self.early.push(early);
+        } else {
+            self.remember(early);
         }
         Ok(())
+    }
+
+    /// A keepalive of an agent without consent checks, or the peer's word that it is about to
+    /// punch: then so do we.
+    fn on_indication(
+        &mut self,
+        now: Instant,
+        packet: Packet<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), Refused> {
+        self.authenticate(message)?;
+        if self.selected == Some((packet.local, packet.remote)) {
+            self.on_punch(now);
+        }
+        Ok(())
+    }
+
+    /// Whether the sender knows our password, and means this session.
+    fn authenticate(&self, message: &Message<'_>) -> Result<(), Refused> {
+        let key = self.local_key.as_ref().ok_or(Refused::Stranger)?;
+        let (ours, theirs) =
+            message.username().and_then(|name| name.split_once(':')).ok_or(Refused::Stranger)?;
+        let expected = self.remote.as_ref().map(|(credentials, _)| credentials.ufrag.as_str());
+        if ours != self.config.local.ufrag || expected.is_some_and(|ufrag| ufrag != theirs) {
+            return Err(Refused::Stranger);
+        }
+        message.verify(key).map(|_| ()).map_err(|_| Refused::Stranger)
+    }
+
+    /// Keeps a check for when the peer's credentials are known; repetitions count once.
+    fn remember(&mut self, check: Early) {
+        let same = |e: &&mut Early| (e.local, e.remote) == (check.local, check.remote);
+        if let Some(known) = self.early.iter_mut().find(same) {
+            known.nominates |= check.nominates;
+        } else if self.early.len() < EARLY_MAX {
+            self.early.push(check);
+        }
     }
 
     /// Settles a role conflict (RFC 8445 section 7.3.1.1); `true` if the peer has to yield.
@@ -100,22 +130,21 @@ impl Agent {
     /// The peer reaches us on this pair: check it from our end too (RFC 8445 section 7.3.1.4).
     pub(super) fn on_authentic_check(&mut self, now: Instant, check: Early) {
         let Some(index) = self.pair_of(&check) else { return };
-        let controlling = self.controlling;
         let key = self.key(index);
+        if check.nominates && !self.controlling {
+            // The latest nomination counts; one that still waits for its pair is void.
+            for (other, pair) in self.pairs.iter_mut().enumerate() {
+                pair.nominated_by_peer = other == index;
+            }
+        }
         let pair = &mut self.pairs[index];
         pair.heard = true;
-        if check.nominates && !controlling {
-            pair.nominated_by_peer = true;
-        }
-        match (pair.state, pair.check.as_mut()) {
+        match (pair.state, pair.check.as_ref()) {
             (PairState::Succeeded, _) => {}
-            // What was sent before the peer's hole was open is lost: send it again, as the same
-            // transaction, so that an answer to either counts.
+            // What was sent before the peer's hole was open is lost: send it again.
             (PairState::InProgress, Some(check)) => {
-                if check.resent(now) {
-                    let data = check.request.clone();
-                    let (local, remote) = key;
-                    self.outputs.push_back(Output::Transmit { local, remote, data });
+                if !check.is_exhausted() && now >= check.sent_last() + REPEAT_PAUSE {
+                    self.send_check(now, index);
                 }
             }
             _ => {
@@ -127,45 +156,22 @@ impl Agent {
         }
     }
 
-    /// The pair that a check came on; an unknown remote address is a new candidate.
-    fn pair_of(&mut self, check: &Early) -> Option<usize> {
-        let key = (check.local, check.remote);
-        if let Some(index) = self.find(key) {
-            return Some(index);
-        }
-        let known = self.remote_candidates.iter().find(|c| c.address == check.remote).cloned();
-        let remote = match known {
-            Some(remote) => remote,
-            None if self.remote_candidates.len() >= REMOTE_CANDIDATES_MAX => return None,
-            None => {
-                let candidate = peer_reflexive(check);
-                self.remote_candidates.push(candidate.clone());
-                candidate
-            }
-        };
-        let local = self.local_candidates.iter().find(|c| c.base == check.local).cloned();
-        let local = local.unwrap_or_else(|| unlisted_host(check.local));
-        self.pair_up(&local, &remote);
-        self.find(key)
-    }
-
     fn on_success(
         &mut self,
         now: Instant,
         packet: Packet<'_>,
         message: &Message<'_>,
     ) -> Result<(), Refused> {
-        let index = self.answered_pair(packet, message)?;
+        let (index, sending) = self.answered(packet, message)?;
         let pair = &mut self.pairs[index];
         let Some(check) = pair.check.take() else { return Err(Refused::Unexpected) };
-        if let Some(rtt) = check.rtt(now) {
-            pair.learn_rtt(rtt);
-        }
+        pair.learn_rtt(now.saturating_duration_since(sending.at));
         pair.state = PairState::Succeeded;
-        pair.answered = Some(check.started());
+        pair.answered = Some(sending.at);
         pair.missed = 0;
         pair.failures = 0;
-        pair.nominated |= check.nominates;
+        // Both: the peer was told so, and it has not been withdrawn since.
+        pair.nominated |= sending.nominates && check.nominates;
         self.plan_refresh(now, index);
         if self.selected == Some(self.key(index)) && self.state == State::Disconnected {
             self.set_state(State::Connected);
@@ -179,59 +185,36 @@ impl Agent {
         packet: Packet<'_>,
         message: &Message<'_>,
     ) -> Result<(), Refused> {
-        let index = self.answered_pair(packet, message)?;
+        let (index, sending) = self.answered(packet, message)?;
         let pair = &mut self.pairs[index];
-        let Some(check) = pair.check.take() else { return Err(Refused::Unexpected) };
+        pair.check = None;
+        pair.nominated = false;
         if message.error().is_some_and(|error| error.code == ROLE_CONFLICT) {
             // Change roles unless that has happened already since the check was sent.
-            if self.controlling == check.controlling {
+            if self.controlling == sending.controlling {
                 self.controlling = !self.controlling;
             }
             pair.state = PairState::Waiting;
             self.triggered.push_back((packet.local, packet.remote));
         } else {
-            pair.state = PairState::Failed;
-            pair.nominated = false;
+            pair.give_up(now, RETRY_PAUSE);
         }
         self.next_check = self.next_check.min(now);
         Ok(())
     }
 
-    /// The pair whose check this answers: authentic, and both addresses the other way round
-    /// (RFC 8445 section 7.2.5.2.1).
-    fn answered_pair(&self, packet: Packet<'_>, message: &Message<'_>) -> Result<usize, Refused> {
+    /// The pair and the sending that this answers: authentic, and both addresses the other way
+    /// round (RFC 8445 section 7.2.5.2.1).
+    fn answered(
+        &self,
+        packet: Packet<'_>,
+        message: &Message<'_>,
+    ) -> Result<(usize, Sending), Refused> {
         let (_, key) = self.remote.as_ref().ok_or(Refused::Unexpected)?;
         let index = self.find((packet.local, packet.remote)).ok_or(Refused::Unexpected)?;
         let check = self.pairs[index].check.as_ref().ok_or(Refused::Unexpected)?;
-        if check.transaction != message.transaction() {
-            return Err(Refused::Unexpected);
-        }
+        let sending = check.sending(message.transaction()).ok_or(Refused::Unexpected)?;
         message.verify(key).map_err(|_| Refused::Stranger)?;
-        Ok(index)
-    }
-}
-
-fn peer_reflexive(check: &Early) -> Candidate {
-    Candidate {
-        component: 1,
-        kind: CandidateKind::PeerReflexive,
-        address: check.remote,
-        base: check.remote,
-        related: None,
-        priority: check.priority,
-        foundation: foundation(CandidateKind::PeerReflexive, check.remote.ip(), None),
-    }
-}
-
-/// A base that was not gathered, an address that came up since, say.
-fn unlisted_host(base: SocketAddr) -> Candidate {
-    Candidate {
-        component: 1,
-        kind: CandidateKind::Host,
-        address: base,
-        base,
-        related: None,
-        priority: priority(CandidateKind::Host, 0, 1),
-        foundation: foundation(CandidateKind::Host, base.ip(), None),
+        Ok((index, sending))
     }
 }

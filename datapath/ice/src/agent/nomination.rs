@@ -10,7 +10,8 @@ impl Agent {
     pub(super) fn nominate(&mut self, now: Instant) {
         if self.controlling {
             self.choose(now);
-            let answered = self.best(|pair| pair.is_valid() && pair.nominated);
+            let answers = |pair: &Pair| pair.is_valid() && pair.missed == 0;
+            let answered = self.best(|pair| answers(pair) && pair.nominated);
             self.use_pair(now, answered);
         } else {
             let wanted = |pair: &Pair| pair.is_valid() && pair.nominated_by_peer;
@@ -19,6 +20,12 @@ impl Agent {
                 // The nomination is done: a later one of another pair replaces it.
                 self.pairs[index].nominated_by_peer = false;
                 self.use_pair(now, Some(index));
+            } else if self.state == State::Disconnected {
+                // The peer may still think that all is well. Consent to send on the silent pair
+                // runs out; any valid pair may be used until the peer nominates again.
+                let since = self.silent_since;
+                let proven = self.best(|pair| pair.is_valid() && pair.answered > since);
+                self.use_pair(now, proven);
             }
         }
     }
@@ -27,8 +34,8 @@ impl Agent {
     pub(super) fn relay_due(&self) -> Option<Instant> {
         let is_waiting = self.controlling
             && self.selected.is_none()
-            && self.pairs.iter().any(|pair| pair.is_valid() && !pair.is_direct())
-            && !self.pairs.iter().any(|pair| pair.nominated || is_nominating(pair));
+            && self.pairs.iter().any(|pair| pair.is_valid() && pair.missed == 0)
+            && !self.pairs.iter().any(|pair| pair.nominated || pair.is_nominating());
         let due = self.started.map(|at| at + self.config.relay_patience);
         due.filter(|_| is_waiting)
     }
@@ -45,9 +52,12 @@ impl Agent {
         };
         let Some(best) = self.best(usable) else { return };
         let is_better = in_use.is_none_or(|index| self.rank(best) > self.rank(index));
-        let pair = &self.pairs[best];
-        let nominating = self.pairs.iter().any(is_nominating);
-        if is_better && !pair.nominated && !nominating {
+        let in_use = in_use.map(|index| self.key(index));
+        let mut others = self.pairs.iter().filter(|pair| Some((pair.local, pair.remote)) != in_use);
+        if is_better && !self.pairs[best].nominated && !others.any(Pair::is_nominating) {
+            // One at a time, so that both ends end with the same.
+            let others = self.pairs.iter_mut().filter(|pair| !pair.nominated);
+            others.for_each(Pair::withdraw);
             self.start_check(now, best, true);
         }
     }
@@ -75,9 +85,8 @@ impl Agent {
         let key = self.key(index);
         if self.selected != Some(key) {
             // What was in use has to be nominated anew to be used again.
-            for (other, pair) in self.pairs.iter_mut().enumerate() {
-                pair.nominated &= other == index;
-            }
+            let others = self.pairs.iter_mut().enumerate().filter(|(other, _)| *other != index);
+            others.for_each(|(_, pair)| pair.withdraw());
             self.selected = Some(key);
             self.plan_refresh(now, index);
             self.outputs.push_back(Output::Selected(self.describe(index)));
@@ -86,8 +95,4 @@ impl Agent {
             self.set_state(State::Connected);
         }
     }
-}
-
-fn is_nominating(pair: &Pair) -> bool {
-    pair.check.as_ref().is_some_and(|check| check.nominates)
 }

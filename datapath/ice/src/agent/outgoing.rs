@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use ipop_stun::{Attribute, BuildError, Builder, Method};
 
 use super::{Agent, Output, State};
-use crate::candidate::{CandidateKind, priority};
-use crate::pair::{Check, PairState};
+use crate::candidate::{CandidateKind, Credentials, priority};
+use crate::pair::{Check, PairState, Sending};
 
 /// Mean pause between consent checks; each is spread over 0.8 to 1.2 of it (RFC 7675 section 5.1).
 const CONSENT_PAUSE: Duration = Duration::from_secs(4);
@@ -21,9 +21,8 @@ const WARM_PAUSE: Duration = Duration::from_secs(12);
 const ANSWER_PATIENCE_MIN: Duration = Duration::from_millis(400);
 /// Missed checks in a row after which the selected pair counts as silent.
 const MISSED_MAX: u32 = 3;
-/// Pause before a failed pair is checked again; doubles so many times.
-const RETRY_PAUSE: Duration = Duration::from_secs(10);
-const RETRY_DOUBLINGS: u32 = 4;
+/// Pause before a pair that worked, or that there is no other for, is checked again.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Call when [`Agent::poll_timeout`] says so.
@@ -34,6 +33,7 @@ impl Agent {
         self.retransmit(now);
         self.expire(now);
         self.refresh(now);
+        self.launch_if_due(now);
         self.nominate(now);
         self.advance(now);
     }
@@ -47,7 +47,8 @@ impl Agent {
         let refreshes = self.pairs.iter().filter_map(|pair| pair.refresh_at);
         let waiting = self.pairs.iter().any(|pair| pair.state == PairState::Waiting);
         let paced = (waiting || !self.triggered.is_empty()).then_some(self.next_check);
-        checks.chain(refreshes).chain(paced).chain(self.deadline()).chain(self.relay_due()).min()
+        let sole = [paced, self.deadline(), self.relay_due(), self.punch.launch_at()];
+        checks.chain(refreshes).chain(sole.into_iter().flatten()).min()
     }
 
     /// When the agent fails if nothing happens.
@@ -94,19 +95,33 @@ impl Agent {
         }
     }
 
+    /// Begins a check; one that is under way goes on, with the nomination if that is asked.
     pub(super) fn start_check(&mut self, now: Instant, index: usize, nominates: bool) {
-        let transaction = self.random.transaction_id();
-        let Some(Ok(request)) = self.request(index, transaction, nominates) else {
-            self.pairs[index].state = PairState::Failed;
-            return;
-        };
         let pair = &mut self.pairs[index];
         if pair.state != PairState::Succeeded {
             pair.state = PairState::InProgress;
         }
         pair.refresh_at = None;
-        let check = Check::new(now, transaction, request.clone(), nominates, self.controlling);
-        pair.check = Some(check);
+        let rtt = pair.rtt.filter(|_| pair.state == PairState::Succeeded);
+        match &mut pair.check {
+            Some(check) => check.go_on(now, nominates),
+            none => *none = Some(Check::new(now, nominates, rtt)),
+        }
+        self.send_check(now, index);
+    }
+
+    /// Sends the check of a pair, once more or for the first time.
+    pub(super) fn send_check(&mut self, now: Instant, index: usize) {
+        let nominates = self.pairs[index].check.as_ref().is_some_and(|check| check.nominates);
+        let transaction = self.random.transaction_id();
+        let controlling = self.controlling;
+        let Some(Ok(request)) = self.request(index, transaction, nominates) else {
+            return self.pairs[index].give_up(now, RETRY_PAUSE);
+        };
+        let pair = &mut self.pairs[index];
+        if let Some(check) = &mut pair.check {
+            check.sent(Sending { transaction, at: now, controlling, nominates });
+        }
         let (local, remote) = (pair.local, pair.remote);
         self.outputs.push_back(Output::Transmit { local, remote, data: request });
     }
@@ -131,9 +146,8 @@ impl Agent {
         } else {
             Attribute::IceControlled(self.config.tie_breaker)
         };
-        let username = format!("{}:{}", remote.ufrag, self.config.local.ufrag);
         let mut request = Builder::request(Method::Binding, transaction)
-            .with(Attribute::Username(username))
+            .with(Attribute::Username(self.username(remote)))
             .with(Attribute::Priority(reflexive))
             .with(role);
         if nominates {
@@ -142,30 +156,29 @@ impl Agent {
         Some(request.integrity(key).fingerprint().build())
     }
 
+    /// What the peer knows us by.
+    pub(super) fn username(&self, remote: &Credentials) -> String {
+        format!("{}:{}", remote.ufrag, self.config.local.ufrag)
+    }
+
     fn retransmit(&mut self, now: Instant) {
-        for pair in &mut self.pairs {
-            let Some(check) = pair.check.as_mut().filter(|check| check.again_at <= now) else {
+        for index in 0..self.pairs.len() {
+            let pair = &mut self.pairs[index];
+            let Some(check) = pair.check.as_ref().filter(|check| check.again_at <= now) else {
                 continue;
             };
-            if check.resent(now) {
-                let data = check.request.clone();
-                let (local, remote) = (pair.local, pair.remote);
-                self.outputs.push_back(Output::Transmit { local, remote, data });
-                if pair.state == PairState::Succeeded {
-                    let patience = pair.rtt.unwrap_or_default() * 3;
-                    let late = now.saturating_duration_since(check.started());
-                    let steps = late.as_millis() / patience.max(ANSWER_PATIENCE_MIN).as_millis();
-                    pair.missed = pair.missed.max(u32::try_from(steps).unwrap_or(u32::MAX));
-                }
-            } else {
-                // A wall that stands today may be gone tomorrow: look again, ever more rarely.
-                let pause = RETRY_PAUSE * (1 << pair.failures.min(RETRY_DOUBLINGS));
-                pair.failures += 1;
-                pair.check = None;
-                pair.nominated = false;
-                pair.state = PairState::Failed;
-                pair.refresh_at = Some(now + pause);
+            if check.is_exhausted() {
+                let pause = self.pause_after_failure(index);
+                self.pairs[index].give_up(now, pause);
+                continue;
             }
+            if pair.state == PairState::Succeeded {
+                let patience = (pair.rtt.unwrap_or_default() * 3).max(ANSWER_PATIENCE_MIN);
+                let late = now.saturating_duration_since(check.started());
+                let steps = late.as_millis() / patience.as_millis();
+                pair.missed = pair.missed.max(u32::try_from(steps).unwrap_or(u32::MAX));
+            }
+            self.send_check(now, index);
         }
     }
 
@@ -179,6 +192,7 @@ impl Agent {
         let silent = pair.missed >= MISSED_MAX || !pair.is_valid();
         if silent && self.state == State::Connected {
             self.set_state(State::Disconnected);
+            self.silent_since = Some(now);
             // Whatever may work now is looked at again at once.
             for pair in self.pairs.iter_mut().filter(|pair| pair.check.is_none()) {
                 match pair.state {
@@ -199,10 +213,17 @@ impl Agent {
             if pair.check.is_some() || pair.refresh_at.is_none_or(|at| at > now) {
                 continue;
             }
-            if pair.is_valid() || self.is_better(index) {
-                self.start_check(now, index, false);
-            } else {
+            if pair.is_valid() {
+                // The nomination is said again with each consent check: the peer may have missed
+                // it, or see us at another address since.
+                let nominates = self.controlling && self.selected == Some(self.key(index));
+                self.start_check(now, index, nominates);
+            } else if !self.is_better(index) {
                 self.pairs[index].refresh_at = Some(now + RETRY_PAUSE);
+            } else if !pair.was_just_lost() && self.can_punch() {
+                self.start_punch(now);
+            } else {
+                self.start_check(now, index, false);
             }
         }
     }
