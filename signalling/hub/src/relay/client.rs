@@ -227,6 +227,12 @@ impl Client {
         let insufficient = SocketAllocateError::InsufficientCapacity;
         let reason = if ipv6 { unsupported } else { insufficient };
         self.answer_socket(now, ipv6, address.ok_or(reason));
+        // The machine forgets an allocation of two families when the last socket cannot be had.
+        let is_last = self.sockets.iter().all(|socket| socket.address.is_some());
+        if address.is_none() && is_last {
+            let lost = self.sockets.drain(..).map(|socket| Wish::Close(socket.relay));
+            self.wishes.extend(lost);
+        }
     }
 
     /// No socket is given.

@@ -1,7 +1,9 @@
 use super::*;
 use crate::services::RelayKey;
+use turn_server_proto::types::AddressFamily;
 use turn_server_proto::types::attribute::{
-    ChannelNumber, Lifetime, RequestedTransport, XorPeerAddress, XorRelayedAddress,
+    AdditionalAddressFamily, ChannelNumber, Lifetime, RequestedTransport, XorPeerAddress,
+    XorRelayedAddress,
 };
 use turn_server_proto::types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH};
 use turn_server_proto::types::stun::attribute::{ErrorCode, Nonce, Realm, Username};
@@ -327,6 +329,39 @@ fn a_socket_that_cannot_be_had_is_said_and_not_counted() {
     let message = Message::from_bytes(&answer).unwrap();
     assert_eq!(message.attribute::<ErrorCode>().unwrap().code(), 508);
     assert!(world.relay.shares.is_empty() && world.relay.relays.is_empty());
+}
+
+#[test]
+fn an_allocation_of_two_families_leaves_nothing_behind() {
+    for v4_fails in [false, true] {
+        let mut world = World::new();
+        let mut user = world.user("alice");
+        let ask = |user: &User| {
+            request(user, ALLOCATE, &|_| {
+                vec![
+                    Box::new(RequestedTransport::new(RequestedTransport::UDP)),
+                    Box::new(AdditionalAddressFamily::new(AddressFamily::IPV6)),
+                ]
+            })
+        };
+        let challenge = world.say(place(1), &ask(&user)).unwrap();
+        user.nonce = nonce_of(&Message::from_bytes(&challenge).unwrap(), "");
+        assert_eq!(world.relay.handle_client(world.now, place(1), &ask(&user)), None);
+        for _ in 0..2 {
+            let Some(Output::Open { relay, ipv6, .. }) = world.relay.poll_output() else {
+                panic!()
+            };
+            let fails = v4_fails != ipv6;
+            let ip = if ipv6 { "[2001:db8::1]" } else { "192.0.2.1" };
+            let address = (!fails).then(|| at(&format!("{ip}:50000")));
+            world.relay.opened(world.now.at, relay, address);
+        }
+        world.settle().expect("an answer");
+        world.pass(601);
+        world.pass(61);
+        assert!(world.relay.relays.is_empty() && world.relay.shares.is_empty());
+        assert!(world.relay.clients.is_empty());
+    }
 }
 
 #[test]
