@@ -8,12 +8,14 @@
 //!
 //! Where it goes beyond the standard, or chooses:
 //! - Nomination is never final. The controlling agent nominates a direct pair as soon as it is
-//!   valid, a relayed one only after [`AgentConfig::relay_patience`], and a better pair that
-//!   becomes valid later is nominated over the one in use. The controlled agent follows the latest
-//!   nomination.
+//!   valid and the peer was heard on it, others only after [`AgentConfig::relay_patience`], and a
+//!   better pair that becomes valid later is nominated over the one in use. The controlled agent
+//!   follows the latest nomination, which comes again with each consent check.
 //! - All valid pairs are kept warm, so that the second best is there when the best one dies.
-//! - A check is repeated at short intervals at first: both ends punch at about the same time, and
-//!   routers that reject what comes too early need a second attempt soon.
+//! - A check is repeated at short intervals at first, each time as a transaction of its own: both
+//!   ends punch at about the same time, and every answer tells a round trip.
+//! - Behind routers that reject what comes too early, order decides. `agent/punch.rs` has what we do
+//!   about it.
 //!
 //! Nobody who does not know the session's password is ever answered: not with an error either.
 //!

@@ -174,13 +174,37 @@ fn a_dead_direct_path_gives_way_to_the_relay_and_comes_back() {
 
 #[test]
 fn consent_ends_when_nothing_answers() {
-    let mut world = World::new([Nat::Open, Nat::Open], false, 13);
-    world.run(Duration::from_secs(2));
-    world.cut = Box::new(|_, _, _, _| true);
-    world.run(Duration::from_secs(60));
-    for end in &world.ends {
-        let states: Vec<State> = end.states.iter().map(|(_, state)| *state).collect();
-        assert!(states.ends_with(&[State::Disconnected, State::Failed]), "{states:?}");
+    for seed in 0..20 {
+        let mut world = World::new([Nat::Open, Nat::Open], false, seed);
+        world.run(Duration::from_millis(2000 + 317 * u64::from(seed)));
+        let cut = world.now;
+        world.cut = Box::new(|_, _, _, _| true);
+        world.run(Duration::from_secs(60));
+        for end in &world.ends {
+            let last = &end.states[end.states.len() - 2..];
+            let [(silent, State::Disconnected), (over, State::Failed)] = last else {
+                panic!("{last:?}")
+            };
+            assert!(*silent <= cut + Duration::from_secs(8), "{:?}", *silent - cut);
+            // Thirty seconds from the last question that was answered (RFC 7675 section 5.1).
+            assert!(*over <= cut + Duration::from_secs(30));
+            assert!(*over >= cut + Duration::from_secs(25));
+        }
+        let before = world.datagrams;
+        world.run(Duration::from_secs(600));
+        assert_eq!(world.datagrams, before, "nothing is sent without consent");
+    }
+}
+
+#[test]
+fn a_dead_pair_is_replaced_at_both_ends_within_seconds() {
+    for seed in 0..20 {
+        let mut world = World::new([Nat::PortRestricted, Nat::Open], true, seed);
+        world.run(Duration::from_millis(3000 + 431 * u64::from(seed)));
+        assert!(world.is_direct());
+        world.cut = Box::new(|_, from, to, _| !is_relay(from) && !is_relay(to));
+        let end = world.now + Duration::from_millis(7500);
+        assert!(world.run_until(end, |w| w.is_settled() && !w.is_direct()), "{seed}");
     }
 }
 
@@ -242,4 +266,206 @@ fn checks_that_come_before_the_credentials_count_later() {
     b.set_remote(now, credentials(0));
     let outputs: Vec<_> = std::iter::from_fn(|| b.poll_output()).collect();
     assert!(outputs.iter().any(|o| matches!(o, Output::Transmit { remote, .. } if *remote == x)));
+}
+
+/// Binding requests, by the class bits of the message type.
+fn is_request(data: &[u8]) -> bool {
+    data[..2] == [0, 1]
+}
+
+#[test]
+fn a_path_that_works_one_way_only_is_not_used() {
+    for side in 0..2 {
+        for seed in 0..10 {
+            let mut world = World::new([Nat::Open, Nat::PortRestricted], true, seed);
+            world.cut = Box::new(move |from, a, b, _| from == side && !is_relay(a) && !is_relay(b));
+            world.run(Duration::from_secs(10));
+            assert!(world.is_settled() && !world.is_direct(), "{side} {seed}");
+            let switches = world.ends.iter().map(|end| end.selected.len()).max();
+            assert_eq!(switches, Some(1), "nobody wavers");
+        }
+    }
+}
+
+/// Requests of one end are lost on the direct path while its answers pass, so that one end sees it
+/// valid and the other does not.
+#[test]
+fn ends_that_see_different_pairs_valid_agree_in_the_end() {
+    for side in 0..2 {
+        let mut world = World::new([Nat::Open, Nat::Open], true, 3);
+        world.cut = Box::new(move |from, a, b, data| {
+            from == side && is_request(data) && !is_relay(a) && !is_relay(b)
+        });
+        world.run(Duration::from_secs(30));
+        let both = world.ends.each_mut().map(|end| end.agent().selected().is_some());
+        println!("{side}: {both:?} settled {}", world.is_settled());
+        assert!(world.is_settled(), "{side}: {both:?}");
+    }
+}
+
+#[test]
+fn a_router_that_restarts_at_one_end_costs_seconds() {
+    for side in 0..2 {
+        for nats in [[Nat::PortRestricted; 2], [Nat::Open, Nat::FullCone]] {
+            for seed in 0..10 {
+                let mut world = World::new(nats, false, seed);
+                world.run(Duration::from_secs(60));
+                assert!(world.is_settled());
+                if nats[side] == Nat::Open {
+                    continue;
+                }
+                world.ends[side].restart_router();
+                // The node's STUN client finds out and signals the new address.
+                world.run(Duration::from_millis(100));
+                announce(&mut world, side);
+                let end = world.now + Duration::from_secs(12);
+                assert!(world.run_until(end, World::is_settled), "{side} {nats:?} {seed}");
+                let before = world.now;
+                world.run(Duration::from_secs(60));
+                let failed = |end: &world::End| {
+                    let late = end.states.iter().filter(|(at, _)| *at > before);
+                    late.filter(|(_, state)| *state != State::Connected).count()
+                };
+                assert!(world.is_settled(), "{side} {nats:?} {seed}");
+                assert!(world.ends.iter().map(failed).sum::<usize>() <= 1);
+            }
+        }
+    }
+}
+
+/// Tells the other end where this one is mapped now.
+fn announce(world: &mut World, side: usize) {
+    let (now, mapped, host) = (world.now, world.ends[side].mapped(), world.ends[side].host);
+    let local = candidate(CandidateKind::ServerReflexive, mapped, host);
+    world.ends[side].agent().add_local(now, local);
+    let remote = candidate(CandidateKind::ServerReflexive, mapped, mapped);
+    world.ends[1 - side].agent().add_remote(now, remote);
+}
+
+#[test]
+fn routers_that_restart_at_both_ends_cost_seconds_again_and_again() {
+    let mut world = World::new([Nat::PortRestricted, Nat::PortRestricted], false, 21);
+    world.run(Duration::from_secs(30));
+    for round in 0..100 {
+        assert!(world.is_settled(), "{round}");
+        for side in 0..2 {
+            world.ends[side].restart_router();
+        }
+        world.run(Duration::from_secs(1));
+        announce(&mut world, 0);
+        world.run(Duration::from_millis(200));
+        announce(&mut world, 1);
+        let end = world.now + Duration::from_secs(15);
+        assert!(world.run_until(end, World::is_settled), "{round}");
+        world.run(Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn sockets_that_change_at_both_ends_are_followed() {
+    let mut world = World::new([Nat::FullCone, Nat::PortRestricted], false, 23);
+    world.run(Duration::from_secs(30));
+    for round in 0..5 {
+        for side in 0..2 {
+            let end = &mut world.ends[side];
+            end.restart_router();
+            end.host.set_port(6000 + round);
+            let host = candidate(CandidateKind::Host, end.host, end.host);
+            let now = world.now;
+            end.agent().add_local(now, host);
+            announce(&mut world, side);
+        }
+        let end = world.now + Duration::from_secs(15);
+        assert!(world.run_until(end, World::is_settled), "{round}");
+        world.run(Duration::from_secs(60));
+        assert!(world.is_settled(), "{round}");
+    }
+}
+
+#[test]
+fn round_trips_are_measured_on_slow_and_lossy_paths() {
+    for delay in [1, 40, 150, 400] {
+        for loss in [0, 15] {
+            let mut world = World::new([Nat::PortRestricted, Nat::Open], false, 25);
+            world.delay = Duration::from_millis(delay);
+            world.loss = loss;
+            world.run(Duration::from_secs(120));
+            for selected in world.connected().unwrap() {
+                let rtt = selected.rtt.unwrap();
+                let (low, high) = (2 * world.delay, 2 * world.delay + Duration::from_millis(10));
+                assert!((low..high).contains(&rtt), "{delay} {loss}: {rtt:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn consent_costs_one_question_every_few_seconds() {
+    for delay in [5, 150] {
+        let mut world = World::new([Nat::Open, Nat::Open], false, 27);
+        world.delay = Duration::from_millis(delay);
+        world.run(Duration::from_secs(60));
+        let before = world.datagrams;
+        world.run(Duration::from_secs(600));
+        // Two ends, question and answer, every 4 s on average: RFC 7675 section 5.1.
+        let datagrams = world.datagrams - before;
+        assert!((550..=650).contains(&datagrams), "{delay}: {datagrams}");
+    }
+}
+
+/// A check of the peer, from wherever it says.
+fn forged_check(world: &mut World, number: u32) -> Vec<u8> {
+    use ipop_stun::{Attribute, Builder, Key, Method, TransactionId};
+    let mut id = [7; 12];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    let ours = credentials(0);
+    let key = Key::short_term(&ours.pwd).unwrap();
+    let role = match world.ends[0].agent().is_controlling() {
+        true => Attribute::IceControlled(1),
+        false => Attribute::IceControlling(1),
+    };
+    Builder::request(Method::Binding, TransactionId(id))
+        .with(Attribute::Username(format!("{}:{}", ours.ufrag, credentials(1).ufrag)))
+        .with(Attribute::Priority(u32::MAX >> 1))
+        .with(role)
+        .integrity(&key)
+        .fingerprint()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_peer_that_forges_its_source_crowds_nothing_out() {
+    let mut world = World::new([Nat::Open, Nat::Open], true, 29);
+    let (now, local) = (world.now, world.ends[0].host);
+    let mut answers = 0;
+    for number in 0..5000_u32 {
+        let data = forged_check(&mut world, number);
+        let ip = [100, (number >> 16) as u8, (number >> 8) as u8, number as u8];
+        let remote = SocketAddr::from((ip, 1000));
+        let agent = world.ends[0].agent();
+        agent.handle_input(now, Packet { local, remote, data: &data }).unwrap();
+        while let Some(output) = agent.poll_output() {
+            answers += usize::from(matches!(output, Output::Transmit { .. }));
+        }
+    }
+    assert!(answers <= 2 * 5000 + 10, "an answer and a check for each: {answers}");
+    // What is named afterwards is taken, and the true path is found.
+    for port in 0..50 {
+        let address = SocketAddr::from(([198, 18, 9, 9], 3000 + port));
+        let named = candidate(CandidateKind::Host, address, address);
+        assert!(world.ends[0].agent().add_remote(now, named), "{port}");
+    }
+    world.run(Duration::from_secs(3));
+    assert!(world.is_settled() && world.is_direct());
+}
+
+#[test]
+fn a_check_on_a_relayed_base_is_answered_there() {
+    // Only the relay of one end can be reached, and the other end's address is not known.
+    let mut world = World::new([Nat::Symmetric, Nat::Symmetric], true, 31);
+    world.cut = Box::new(|_, a, b, _| is_relay(a) == is_relay(b));
+    world.run(Duration::from_secs(10));
+    assert!(world.is_settled(), "{:?}", world.connected());
+    assert!(!world.is_direct());
 }

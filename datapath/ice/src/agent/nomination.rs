@@ -30,7 +30,7 @@ impl Agent {
         }
     }
 
-    /// When a relayed pair may be used for lack of a direct one.
+    /// When another than a direct pair that both see may be used for lack of one.
     pub(super) fn relay_due(&self) -> Option<Instant> {
         let is_waiting = self.controlling
             && self.selected.is_none()
@@ -48,7 +48,7 @@ impl Agent {
         let usable = |pair: &Pair| {
             pair.is_valid()
                 && pair.missed == 0
-                && (pair.is_direct() || !patient || in_use.is_some())
+                && (!patient || in_use.is_some() || (pair.is_direct() && pair.heard))
         };
         let Some(best) = self.best(usable) else { return };
         let is_better = in_use.is_none_or(|index| self.rank(best) > self.rank(index));
@@ -71,11 +71,18 @@ impl Agent {
     /// Whether a pair would be used instead of the one in use, if it worked.
     pub(super) fn is_better(&self, index: usize) -> bool {
         let in_use = self.selected.and_then(|key| self.find(key));
-        in_use.is_none_or(|in_use| self.rank(index) > self.rank(in_use))
+        in_use.is_none_or(|in_use| self.worth(index) > self.worth(in_use))
+    }
+
+    /// What the peer reaches us on before what only we see working: the peer checks back what
+    /// reaches it, and does not use what it does not see valid itself. Peers that only answer
+    /// (ICE-lite) are not heard on any.
+    fn rank(&self, index: usize) -> (bool, (bool, u64)) {
+        (self.pairs[index].heard, self.worth(index))
     }
 
     /// Direct before relayed, then by priority.
-    fn rank(&self, index: usize) -> (bool, u64) {
+    fn worth(&self, index: usize) -> (bool, u64) {
         let pair = &self.pairs[index];
         (pair.is_direct(), pair.priority(self.controlling))
     }
