@@ -4,12 +4,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::failure::{Code, Failure};
 
 const ROOT: &str = "/run/ipop";
+/// How long an orphan may take to end before it is killed.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An instance's run directory.
 #[derive(Clone, Debug)]
@@ -74,6 +77,7 @@ impl RunDir {
                 self.name()
             )));
         }
+        self.end_orphans();
         let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(ROOT);
         let made = made.and_then(|()| match fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -87,6 +91,34 @@ impl RunDir {
                 )
             },
         )
+    }
+
+    /// Ends the processes of a supervisor that was killed before it could.
+    fn end_orphans(&self) {
+        for role in ["controller", "datapath"] {
+            let Some(pid) = self.process(role) else { continue };
+            tracing::warn!(
+                "the {role} of a supervisor that was killed still runs (process {}): it is ended",
+                pid.as_raw_nonzero()
+            );
+            let deadline = Instant::now() + ORPHAN_PATIENCE;
+            let mut signal = Signal::TERM;
+            while self.process(role) == Some(pid) {
+                let _ = kill_process(pid, signal);
+                if Instant::now() > deadline {
+                    signal = Signal::KILL;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// The process of a role, if it is alive and runs for this very directory.
+    fn process(&self, role: &str) -> Option<Pid> {
+        let text = fs::read_to_string(self.0.join(format!("{role}.pid"))).ok()?;
+        let pid = Pid::from_raw(text.trim().parse().ok()?)?;
+        let own = self.0.as_os_str().as_encoded_bytes();
+        command_line(pid).iter().any(|word| word == own).then_some(pid)
     }
 
     /// Removes the directory with all that is in it.
@@ -135,9 +167,14 @@ impl RunDir {
 
 /// Process ids come round again: a stranger under an old id is not the instance.
 fn is_ipop(pid: Pid) -> bool {
+    command_line(pid).iter().any(|word| word == b"up")
+}
+
+/// The words that a process was started with; none once it has ended.
+fn command_line(pid: Pid) -> Vec<Vec<u8>> {
     let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
     let words = fs::read(path).unwrap_or_default();
-    words.split(|byte| *byte == 0).any(|word| word == b"up")
+    words.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 fn running_names() -> Vec<String> {

@@ -1,9 +1,10 @@
 //! The two processes of an instance, as `ipop up` starts them.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use ipop_engine::DatapathConfig;
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::args::{Controller, Datapath};
 use crate::failure::Failure;
@@ -14,7 +15,7 @@ use crate::keygen;
 /// # Errors
 /// What the supervisor cannot mend by another start ends with its own exit code instead.
 pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
-    die_with_parent();
+    die_with_parent(&flags.run_dir)?;
     let config = DatapathConfig {
         name: flags.name.clone(),
         segment: flags.run_dir.join("segment"),
@@ -38,7 +39,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
 /// # Errors
 /// As [`datapath`].
 pub fn controller(flags: &Controller) -> Result<ExitCode, Failure> {
-    die_with_parent();
+    die_with_parent(&flags.run_dir)?;
     match ipop_controller::run(&flags.run_dir) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is_fatal() => {
@@ -50,8 +51,16 @@ pub fn controller(flags: &Controller) -> Result<ExitCode, Failure> {
 }
 
 /// When the supervisor is killed, so that it cannot clean up, neither of the two stays behind.
-fn die_with_parent() {
+fn die_with_parent(run_dir: &Path) -> Result<(), Failure> {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
         tracing::warn!("cannot bind this process to its supervisor: {error}");
     }
+    // A supervisor that died before the line above sends no signal any more.
+    let supervisor = std::fs::read_to_string(run_dir.join("pid")).unwrap_or_default();
+    let Ok(supervisor) = supervisor.trim().parse::<i32>() else { return Ok(()) };
+    let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if parent == supervisor {
+        return Ok(());
+    }
+    Err(Failure::failed("the supervisor has ended already"))
 }

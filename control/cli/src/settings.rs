@@ -111,7 +111,7 @@ fn finish(
              and no slash"
         )));
     }
-    controller.plan().map_err(|error| Failure::usage(format!("overlay.address: {error}")))?;
+    ipop_controller::check(&controller).map_err(Failure::usage)?;
     let identity = flags.identity.clone().or(file.identity.clone());
     let identity = identity.unwrap_or_else(|| state_dir(&name).join("identity.pem"));
     let port = file.overlay.port.unwrap_or(0);

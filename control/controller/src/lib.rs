@@ -18,6 +18,15 @@ mod settings;
 pub use runtime::{EXIT_FATAL, RunError, run};
 pub use settings::{Account, Address, Endpoint, Relay, Settings, Trust, UriError};
 
+/// Looks for whatever in the settings can be seen to be wrong before anything is started.
+///
+/// # Errors
+/// The text names the key of the configuration and what it should be.
+pub fn check(settings: &Settings) -> Result<(), RunError> {
+    settings.plan().map_err(|error| RunError::Settings(format!("overlay.address: {error}")))?;
+    Ok(network::check(settings)?)
+}
+
 /// The file in the run directory that the supervisor writes the settings to.
 pub const SETTINGS_FILE: &str = "controller.json";
 

@@ -17,6 +17,16 @@ pub(crate) enum NetworkError {
     /// The server's address is none.
     #[error("xmpp.server: {0}")]
     Server(#[from] InvalidServerAddress),
+    /// The account or the room is none.
+    #[error("{key} = `{text}`: write it as {shape}")]
+    Address {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What it says.
+        text: String,
+        /// What it should look like.
+        shape: &'static str,
+    },
     /// The roots cannot be read.
     #[error("xmpp.ca_file {}: {source}", .path.display())]
     Roots {
@@ -37,6 +47,30 @@ pub(crate) enum NetworkError {
 
 /// How long a server may take to accept a connection when there are others to choose from.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Looks for whatever can be seen to be wrong without asking anybody.
+///
+/// # Errors
+/// [`NetworkError`] names the key of the configuration.
+pub(crate) fn check(settings: &Settings) -> Result<(), NetworkError> {
+    let addresses = [
+        ("xmpp.jid", &settings.account.jid, "user@domain"),
+        ("groupvpn.room", &settings.room, "room@conference.domain"),
+    ];
+    for (key, text, shape) in addresses {
+        let part = |part: &str| !part.is_empty() && !part.contains(['@', ' ', '"', '&', '<', '>']);
+        let is_address = text.split_once('@').is_some_and(|(user, at)| {
+            part(user) && part(at) && !user.contains('/') && !at.contains('/')
+        });
+        if !is_address {
+            return Err(NetworkError::Address { key, text: text.clone(), shape });
+        }
+    }
+    for server in &settings.account.servers {
+        server.parse::<ServerAddress>()?;
+    }
+    trust(&settings.account).map(drop)
+}
 
 /// The configuration of the XMPP client.
 pub(crate) async fn config(settings: &Settings) -> Result<Config, NetworkError> {

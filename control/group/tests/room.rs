@@ -388,6 +388,21 @@ fn a_member_that_left_keeps_its_link_for_a_while() {
 }
 
 #[test]
+fn a_new_machine_takes_a_dead_ones_address() {
+    let mut room = Room::new();
+    let a = room.add(200, plan(None));
+    let dead = room.add(3, plan(Some("10.77.0.2")));
+    room.leave(dead);
+    let c = room.add(90, plan(Some("10.77.0.2")));
+    let address: IpAddr = "10.77.0.2".parse().unwrap();
+    assert_eq!(room.nodes[a].routes[&address], room.nodes[c].fingerprint);
+    assert!(!room.nodes[c].notices.iter().any(|n| matches!(n, Notice::AddressTaken { .. })));
+    room.fail(a, dead);
+    let gone = room.nodes[dead].fingerprint;
+    assert!(!room.nodes[a].links.contains_key(&gone), "a dead link to a gone member is forgotten");
+}
+
+#[test]
 fn goodbye_ends_the_link_at_once() {
     let mut room = Room::new();
     let (a, b) = (room.add(200, plan(None)), room.add(3, plan(None)));

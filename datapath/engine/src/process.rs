@@ -38,10 +38,10 @@ pub enum RunError {
     #[error(transparent)]
     Segment(#[from] CreateError),
     /// The overlay interface cannot be made or set up.
-    #[error(transparent)]
+    #[error("{0} (overlay.interface in the configuration, or --interface)")]
     Interface(#[from] TapError),
     /// No UDP socket.
-    #[error(transparent)]
+    #[error("{0} (overlay.port in the configuration)")]
     Socket(#[from] UdpError),
     /// No io_uring.
     #[error(transparent)]

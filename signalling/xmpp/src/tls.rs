@@ -92,8 +92,8 @@ fn failure_of(domain: &str, error: &io::Error) -> Failure {
     match tls {
         Some(rustls::Error::InvalidCertificate(reason)) => {
             let text = format!(
-                "the certificate of {domain} is not trusted: {}. Name its root certificate or its \
-                 SHA-256 in the configuration if it is the right one; otherwise somebody may be \
+                "the certificate of {domain} is not trusted: {}. Name its root certificate in the \
+                 configuration (xmpp.ca_file) if it is the right one; otherwise somebody may be \
                  in between",
                 certificate_fault(reason)
             );

@@ -111,8 +111,13 @@ impl GroupVpn {
                 if peer.present {
                     peer.failed(now, regular, spread);
                 }
+                let is_gone = !peer.present;
                 if before != LinkState::Failed {
                     self.notice(Notice::LinkDown { name, reason });
+                }
+                // Nothing is left to keep: the member is gone, and so is the link to it.
+                if is_gone {
+                    self.close(fingerprint);
                 }
             }
             // A session that this policy did not open (its predecessor did) and that is not up
@@ -141,11 +146,13 @@ impl GroupVpn {
         }
     }
 
-    /// Forgets a peer and its link.
+    /// Forgets a peer, its link and its addresses.
     pub(super) fn close(&mut self, fingerprint: ipop_signal::Fingerprint) {
         if self.peers.remove(&fingerprint).is_some() {
             self.routes.forget(&fingerprint);
             self.command(Command::CloseLink { peer: to_steer(&fingerprint) });
+            // Its addresses may be somebody else's now.
+            self.settle_addresses();
         }
     }
 }

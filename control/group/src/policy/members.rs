@@ -136,7 +136,8 @@ impl GroupVpn {
 
     /// The name of the member that has a better claim to this node's `claim`.
     fn winner_over(&self, claim: &OverlayAddress, own: &Fingerprint) -> Option<String> {
-        let rivals = self.peers.values().filter_map(|peer| peer.member.as_ref());
+        let present = self.peers.values().filter(|peer| peer.present);
+        let rivals = present.filter_map(|peer| peer.member.as_ref());
         rivals
             .filter(|member| {
                 let same = member.addresses.iter().filter(|a| a.address == claim.address);
@@ -151,9 +152,17 @@ impl GroupVpn {
     fn update_routes(&mut self) {
         let Some(own) = &self.own else { return };
         let own_claims = own.addresses.iter().map(|claim| (claim, &own.fingerprint));
-        let members = self.peers.values().filter_map(|peer| peer.member.as_ref());
-        let theirs = members.flat_map(|m| m.addresses.iter().map(move |a| (a, &m.fingerprint)));
-        let wanted: BTreeMap<IpAddr, Fingerprint> = winners(own_claims.chain(theirs))
+        let claims_of = |present: bool| {
+            let peers = self.peers.values().filter(move |peer| peer.present == present);
+            let members = peers.filter_map(|peer| peer.member.as_ref());
+            members.flat_map(|m| m.addresses.iter().map(move |a| (a, &m.fingerprint)))
+        };
+        // Who is in the room keeps an address from whoever has left, whatever else speaks for them.
+        let mut best = winners(own_claims.chain(claims_of(true)));
+        for (address, claim) in winners(claims_of(false)) {
+            best.entry(address).or_insert(claim);
+        }
+        let wanted: BTreeMap<IpAddr, Fingerprint> = best
             .into_iter()
             .filter(|(_, (_, owner))| **owner != own.fingerprint)
             .map(|(address, (_, owner))| (address, *owner))
