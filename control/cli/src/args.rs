@@ -153,7 +153,7 @@ pub struct Hub {
     #[arg(long, value_name = "PORT", default_value_t = 3478)]
     pub stun_port: u16,
     /// XMPP domain.
-    #[arg(long, value_name = "NAME", default_value = "hub.ipop")]
+    #[arg(long, value_name = "NAME", default_value = "ipop.internal")]
     pub domain: String,
     /// Where certificate, accounts and secrets are kept.
     #[arg(long, value_name = "DIR")]

@@ -70,17 +70,17 @@ impl Pinger {
     }
 
     /// Sends a ping every `interval` until one of them is answered, and returns when that was.
-    /// `None`: none was by the `deadline`.
+    /// `None`: `goes_on` said no before.
     ///
     /// # Errors
     /// When the socket fails.
     pub fn until_answered(
         &mut self,
         interval: Duration,
-        deadline: Instant,
+        goes_on: impl Fn() -> bool,
     ) -> io::Result<Option<Instant>> {
         let mut answer = [0; 1500];
-        while Instant::now() < deadline {
+        while goes_on() {
             self.sequence = self.sequence.wrapping_add(1);
             // Without an interface yet there is no way: the next one may find it.
             let _ = self.socket.send(&self.request());

@@ -56,7 +56,7 @@ pub fn run(flags: &Lab) -> Result<ExitCode, Failure> {
 fn show(
     flags: &Lab,
     nats: &[Nat],
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     bar: &ProgressBar,
 ) -> Result<(Vec<Pair>, Stage), Failure> {
     bar.set_message("building the internet");

@@ -45,7 +45,9 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
     };
     let xmpp = file.xmpp.clone().ok_or_else(|| missing("xmpp"))?;
     let group = file.groupvpn.clone().ok_or_else(|| missing("groupvpn"))?;
+    // Paths in the file are meant from where the file is.
     let folder = path.parent().unwrap_or(Path::new("."));
+    file.identity = file.identity.map(|identity| folder.join(identity));
     let trust = xmpp.ca_file.as_ref().map_or(Trust::System, |file| Trust::File(folder.join(file)));
     let account = Account {
         jid: xmpp.jid.clone(),

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,19 +43,24 @@ pub(super) struct Pair {
 pub(super) fn first_pings(
     stage: &mut Stage,
     patience: Duration,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     bar: &ProgressBar,
 ) -> Result<Vec<Pair>, Failure> {
     let mut pairs = all_pairs(stage.nodes());
     let deadline = Instant::now() + patience;
     let nodes = stage.nodes();
+    let goes_on = {
+        let stop = stop.clone();
+        move || !stop.load(Ordering::Relaxed) && Instant::now() < deadline
+    };
     std::thread::scope(|scope| {
         let threads: Vec<_> = pairs
             .iter_mut()
             .enumerate()
             .map(|(index, pair)| {
+                let goes_on = goes_on.clone();
                 scope.spawn(move || {
-                    wait_for_ping(nodes, pair, index, deadline);
+                    wait_for_ping(nodes, pair, index, goes_on);
                     if let Some(seconds) = pair.first_ping {
                         bar.println(format!(
                             "  {} and {} linked after {seconds:.2} s",
@@ -120,12 +126,17 @@ fn all_pairs(nodes: &[Node]) -> Vec<Pair> {
     .collect()
 }
 
-fn wait_for_ping(nodes: &[Node], pair: &mut Pair, index: usize, deadline: Instant) {
+fn wait_for_ping(
+    nodes: &[Node],
+    pair: &mut Pair,
+    index: usize,
+    goes_on: impl Fn() -> bool + Send + 'static,
+) {
     let [a, b] = pair.ends.map(|index| &nodes[index]);
     let started = a.started.max(b.started);
     let identifier = u16::try_from(index).unwrap_or(u16::MAX);
     let ends = [a, b].map(|node| IpAddr::from(node.overlay));
-    let answered = a.site.node.inside(move || Ok(ping_until(ends, identifier, deadline)));
+    let answered = a.site.node.inside(move || Ok(ping_until(ends, identifier, goes_on)));
     if let (Ok(Some((at, rtt))), Some(started)) = (answered, started) {
         pair.first_ping = Some(at.saturating_duration_since(started).as_secs_f64());
         pair.rtt_ms = Some(rtt.as_secs_f64() * 1e3);
@@ -136,19 +147,19 @@ fn wait_for_ping(nodes: &[Node], pair: &mut Pair, index: usize, deadline: Instan
 fn ping_until(
     [source, target]: [IpAddr; 2],
     identifier: u16,
-    deadline: Instant,
+    goes_on: impl Fn() -> bool,
 ) -> Option<(Instant, Duration)> {
     let mut pinger = loop {
         // The address appears with the overlay interface; pings from another one would go astray.
         if let Ok(pinger) = Pinger::open_from(Some(source), target, identifier) {
             break pinger;
         }
-        if Instant::now() > deadline {
+        if !goes_on() {
             return None;
         }
         std::thread::sleep(PING_PAUSE);
     };
-    let first = pinger.until_answered(PING_PAUSE, deadline).ok().flatten()?;
+    let first = pinger.until_answered(PING_PAUSE, goes_on).ok().flatten()?;
     Some((first, median_rtt(&mut pinger)))
 }
 
