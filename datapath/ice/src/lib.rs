@@ -14,8 +14,8 @@
 //! - All valid pairs are kept warm, so that the second best is there when the best one dies.
 //! - A check is repeated at short intervals at first, each time as a transaction of its own: both
 //!   ends punch at about the same time, and every answer tells a round trip.
-//! - Behind routers that reject what comes too early, order decides. `agent/punch.rs` has what we do
-//!   about it.
+//! - Behind routers that reject what comes too early, order decides. `agent/punch.rs` has what we
+//!   do about it.
 //!
 //! Nobody who does not know the session's password is ever answered: not with an error either.
 //!

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipop_ice::{Agent, AgentConfig, CandidateKind, Credentials, Output, Packet, State};
+use ipop_stun::{Attribute, Builder, Key, Message, Method, TransactionId};
 use world::{DELAY, KINDS, Nat, World, can_be_direct, candidate, credentials, is_relay, our_agent};
 
 /// From the answer to an offer until the offerer has it.
@@ -415,7 +416,6 @@ fn consent_costs_one_question_every_few_seconds() {
 
 /// A check of the peer, from wherever it says.
 fn forged_check(world: &mut World, number: u32) -> Vec<u8> {
-    use ipop_stun::{Attribute, Builder, Key, Method, TransactionId};
     let mut id = [7; 12];
     id[..4].copy_from_slice(&number.to_be_bytes());
     let ours = credentials(0);
@@ -468,4 +468,39 @@ fn a_check_on_a_relayed_base_is_answered_there() {
     world.run(Duration::from_secs(10));
     assert!(world.is_settled(), "{:?}", world.connected());
     assert!(!world.is_direct());
+}
+
+#[test]
+fn what_must_be_understood_and_is_not_is_refused() {
+    let mut world = World::new([Nat::Open, Nat::Open], false, 33);
+    let ours = credentials(0);
+    let check = Builder::request(Method::Binding, TransactionId([9; 12]))
+        .with(Attribute::Username(format!("{}:{}", ours.ufrag, credentials(1).ufrag)))
+        .build()
+        .unwrap();
+    // An attribute of a required type that nobody has defined, and the integrity over all.
+    let data = with_unknown_attribute(check, &ours.pwd);
+    let (now, local) = (world.now, world.ends[0].host);
+    let agent = world.ends[0].agent();
+    while agent.poll_output().is_some() {}
+    let remote: SocketAddr = "198.18.7.7:7".parse().unwrap();
+    agent.handle_input(now, Packet { local, remote, data: &data }).unwrap();
+    let Some(Output::Transmit { data, .. }) = agent.poll_output() else { panic!("no answer") };
+    let answer = Message::parse(&data).unwrap();
+    assert_eq!(answer.error().map(|error| error.code), Some(420));
+    assert!(!agent.validated(remote));
+}
+
+fn with_unknown_attribute(mut check: Vec<u8>, password: &str) -> Vec<u8> {
+    const INTEGRITY_LEN: u8 = 24;
+    check.extend_from_slice(&[0x3f, 0xff, 0, 0]);
+    check[3] = u8::try_from(check.len() - 20).unwrap() + INTEGRITY_LEN;
+    let key = aws_lc_rs::hmac::Key::new(
+        aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        password.as_bytes(),
+    );
+    let tag = aws_lc_rs::hmac::sign(&key, &check);
+    check.extend_from_slice(&[0, 8, 0, 20]);
+    check.extend_from_slice(tag.as_ref());
+    check
 }

@@ -14,6 +14,8 @@ use crate::pair::{PairState, Sending};
 
 /// Role conflict (RFC 8445 section 7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
+/// An attribute that must be understood and is not (RFC 8489 section 6.3.1).
+const UNKNOWN_ATTRIBUTE: u16 = 420;
 /// A check of the peer makes us repeat ours, but not more often than this.
 const REPEAT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -50,6 +52,12 @@ impl Agent {
         message: &Message<'_>,
     ) -> Result<(), Refused> {
         self.authenticate(message)?;
+        let unknown = message.unknown_required();
+        if !unknown.is_empty() {
+            let answer = Builder::error(message, UNKNOWN_ATTRIBUTE, "Unknown Attribute");
+            self.answer(packet, answer.with(Attribute::UnknownAttributes(unknown)));
+            return Ok(());
+        }
         if self.settle_roles(message) {
             self.answer(packet, Builder::error(message, ROLE_CONFLICT, "Role Conflict"));
             return Ok(());
@@ -165,6 +173,11 @@ impl Agent {
         let (index, sending) = self.answered(packet, message)?;
         let pair = &mut self.pairs[index];
         let Some(check) = pair.check.take() else { return Err(Refused::Unexpected) };
+        if !message.unknown_required().is_empty() {
+            // As if the check had failed (RFC 8489 section 6.3.3).
+            pair.give_up(now, RETRY_PAUSE);
+            return Ok(());
+        }
         pair.learn_rtt(now.saturating_duration_since(sending.at));
         pair.state = PairState::Succeeded;
         pair.answered = Some(sending.at);
