@@ -14,6 +14,7 @@
 
 mod certificates;
 mod datapath;
+mod hub;
 mod node;
 mod process;
 mod scratch;
@@ -23,6 +24,7 @@ mod traffic;
 
 pub use certificates::Certificates;
 pub use datapath::Datapath;
+pub use hub::Hub;
 pub use node::{Node, NodeConfig};
 pub use process::{Ended, Process, binary, ended};
 pub use scratch::Scratch;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::{Process, Scratch, binary, eventually};
 /// What goes into a node's configuration file, as TOML lines.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
+    /// The node's key; made when it is not there.
+    pub identity: PathBuf,
     /// Inside `[overlay]`.
     pub overlay: String,
     /// `[xmpp]` and `[groupvpn]`.
@@ -38,8 +40,8 @@ pub struct Node {
 impl NodeConfig {
     /// Writes the file of an instance.
     pub fn write(&self, scratch: &Scratch, name: &str) -> PathBuf {
-        let identity = scratch.path("identity.pem");
-        let head = format!("name = \"{name}\"\nidentity = \"{}\"\n", identity.display());
+        let identity = self.identity.display();
+        let head = format!("name = \"{name}\"\nidentity = \"{identity}\"\n");
         let text = format!("{head}[overlay]\n{}{}{}", self.overlay, self.signalling, self.nat);
         scratch.write("node.toml", &text)
     }
@@ -218,6 +220,28 @@ impl Node {
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
     }
+}
+
+impl Drop for Node {
+    /// Ends it, and what it left because the test killed it.
+    fn drop(&mut self) {
+        self.process.end();
+        for role in ["controller", "datapath"] {
+            let text = std::fs::read_to_string(self.run_dir().join(format!("{role}.pid")));
+            let pid = text.ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
+            if let Some(pid) = pid.filter(|pid| is_of(*pid, &self.run_dir())) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = std::fs::remove_dir_all(self.run_dir());
+    }
+}
+
+/// Process ids come round again: is it the one of this run directory?
+fn is_of(pid: Pid, run_dir: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+    let folder = run_dir.display().to_string();
+    line.is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == folder.as_bytes()))
 }
 
 /// Instances share /run/ipop with whatever else runs on the machine.

@@ -77,6 +77,14 @@ impl Process {
         self.signal(Signal::TERM);
         self.wait(Duration::from_secs(10))
     }
+
+    /// Asks it to end, and kills it when it does not.
+    pub fn end(&mut self) {
+        if self.is_running() && self.stop().is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 /// How a program ended.
@@ -99,10 +107,7 @@ pub fn ended(command: Command) -> Ended {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.is_running() && self.stop().is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        self.end();
         if std::thread::panicking() {
             eprintln!("--- {} ---\n{}", self.log.display(), self.log());
         }

@@ -2,7 +2,7 @@
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
 
-use crate::{Coturn, Ejabberd, Node, NodeConfig, Prosody, USERS, XmppServer};
+use crate::{Coturn, Ejabberd, Node, NodeConfig, Prosody, Scratch, USERS, XmppServer};
 
 /// The prefix of fixed overlay addresses: node k has host k.
 pub const GROUP_PREFIX: &str = "10.77.0.0/24";
@@ -18,6 +18,7 @@ pub struct Stage {
     pub sites: Vec<Site>,
     coturn: Option<Coturn>,
     internet: Internet,
+    keys: Scratch,
 }
 
 impl Stage {
@@ -28,14 +29,28 @@ impl Stage {
         let second = internet.add_hub_address(11).unwrap();
         let coturn = Some(Coturn::new(internet.hub(), first, second));
         let server = Box::new(Prosody::new(internet.hub(), first));
-        Self { nodes: Vec::new(), server, sites: Vec::new(), coturn, internet }
+        Self {
+            nodes: Vec::new(),
+            server,
+            sites: Vec::new(),
+            coturn,
+            internet,
+            keys: Scratch::new(),
+        }
     }
 
     /// ejabberd, which is STUN and TURN server as well and says so by mod_stun_disco.
     pub fn ejabberd() -> Self {
         let internet = internet();
         let server = Box::new(Ejabberd::new(internet.hub(), internet.hub_address()));
-        Self { nodes: Vec::new(), server, sites: Vec::new(), coturn: None, internet }
+        Self {
+            nodes: Vec::new(),
+            server,
+            sites: Vec::new(),
+            coturn: None,
+            internet,
+            keys: Scratch::new(),
+        }
     }
 
     /// The internet itself.
@@ -70,10 +85,12 @@ impl Stage {
         self.sites.len() - 1
     }
 
-    /// What the node at a machine is usually configured with.
+    /// What the node at a machine is usually configured with. A machine has one key, whichever
+    /// node runs on it.
     pub fn config(&self, number: usize) -> NodeConfig {
         let server = format!("{}:5222", self.internet.hub_address());
         NodeConfig {
+            identity: self.keys.path(&format!("{number}.pem")),
             overlay: format!("address = \"10.77.0.{}/24\"\n", number + 1),
             signalling: self.server.config(USERS[number], &server),
             nat: String::new(),

@@ -42,7 +42,8 @@ fn a_third_joins_and_leaves() {
     }
     assert_all_answer(&stage.nodes);
     // The same machine comes back with the same key.
-    stage.add(Nat::None);
+    let config = stage.config(2);
+    stage.start(2, &config);
     stage.await_links();
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use ipop_lab::{Impairment, Nat};
 use ipop_system_tests::{Ended, SECRET, Stage, binary, ended};
 use serde_json::Value;
@@ -16,9 +18,11 @@ fn report(ended: &Ended) -> Value {
     serde_json::from_str(&ended.text).unwrap_or_else(|error| panic!("{error}: {}", ended.text))
 }
 
-/// A credential as the XMPP servers make it (TURN REST API): HMAC-SHA1 of the user name.
+/// A credential as the XMPP servers make it (TURN REST API): HMAC-SHA1 of the user name, which
+/// begins with the time of its end.
 fn credential() -> (String, String) {
-    let username = "4102444800:netcheck".to_owned();
+    let end = SystemTime::now() + Duration::from_secs(3600);
+    let username = format!("{}:netcheck", end.duration_since(UNIX_EPOCH).unwrap().as_secs());
     let line = format!("printf %s {username} | openssl dgst -sha1 -hmac {SECRET} -binary | base64");
     let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
     (username, String::from_utf8(output.stdout).unwrap().trim().to_owned())

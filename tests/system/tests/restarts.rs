@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipop_lab::Nat;
-use ipop_system_tests::{Pinging, Stage, eventually, ping, transfer};
+use ipop_system_tests::{Node, Pinging, Process, Stage, binary, eventually, ping, transfer};
+use rustix::process::{Signal, test_kill_process};
 
 /// Conversion between clocks may round.
 const ROUNDING_MS: u64 = 5;
@@ -92,19 +93,57 @@ fn a_killed_datapath_comes_back_with_its_links() {
     assert_eq!(ping(b, &format!("-c 10 -i 0.05 {back}")), (10, 10));
 }
 
+/// Supervisor and both processes die at once, as by a power cut: nobody says goodbye.
+fn kill_all(node: &mut Node) {
+    node.process().signal(Signal::KILL);
+    for role in ["controller", "datapath"] {
+        node.kill(role);
+    }
+    node.process().wait(Duration::from_secs(5)).expect("killed");
+}
+
 #[test]
-fn a_killed_instance_is_noticed_and_comes_back() {
+fn a_machine_comes_back_after_a_power_cut() {
     let mut stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
     stage.await_links();
-    // Supervisor and children die at once, as by a power cut: nobody says goodbye.
-    let second = &mut stage.nodes[1];
-    second.process().signal(rustix::process::Signal::KILL);
-    for role in ["controller", "datapath"] {
-        let _ = rustix::process::kill_process(second.pid_of(role), rustix::process::Signal::KILL);
-    }
-    second.process().wait(Duration::from_secs(5)).expect("killed");
-    drop(stage.nodes.pop());
+    let mut dead = stage.nodes.pop().unwrap();
+    kill_all(&mut dead);
     let config = stage.config(1);
     stage.start(1, &config);
     stage.await_links();
+}
+
+/// The configured address moves to another key while the dead one's link is still believed in.
+#[test]
+fn a_new_machine_takes_a_dead_ones_place() {
+    let mut stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    let mut dead = stage.nodes.pop().unwrap();
+    kill_all(&mut dead);
+    let mut config = stage.config(1);
+    config.identity = dead.scratch().path("another.pem");
+    stage.start(1, &config);
+    for node in &stage.nodes {
+        node.wait_for(1, 60);
+    }
+}
+
+#[test]
+fn an_instance_whose_supervisor_was_killed_starts_again() {
+    let mut stage = Stage::prosody().join([Nat::None, Nat::None]);
+    stage.await_links();
+    let mut first = stage.nodes.remove(0);
+    let processes = ["datapath", "controller"].map(|role| first.pid_of(role));
+    first.process().signal(Signal::KILL);
+    first.process().wait(Duration::from_secs(5)).expect("killed");
+    let mut command = first.command(binary());
+    command.args(["up", "--config"]).arg(first.scratch().path("node.toml"));
+    let mut again = Process::start(command, first.scratch().path("again"));
+    eventually("it starts over what the dead one left", Duration::from_secs(30), || {
+        assert!(again.is_running(), "{}", again.log());
+        first.ipop("wait --peers 1 --timeout 1").status.success()
+    });
+    assert!(processes.iter().all(|pid| test_kill_process(*pid).is_err()), "orphans are left");
+    assert_eq!(again.stop().and_then(|status| status.code()), Some(0));
+    assert!(!first.run_dir().exists());
 }
