@@ -61,6 +61,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
     let (stun, turn) = servers(&file)?;
     let controller = Settings {
         name: name.clone(),
+        by_ticket: false,
         account,
         room: group.room,
         room_password: group.password,
@@ -87,6 +88,7 @@ pub fn from_ticket(
     overlay_flags(&mut file.overlay, flags);
     let controller = Settings {
         name: name.clone(),
+        by_ticket: true,
         account,
         room,
         room_password: None,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipop_group::{GroupConfig, GroupVpn, Input, Notice, Output};
-use ipop_signal::{Action, Happening};
+use ipop_signal::{Action, FatalCause, Happening};
 use ipop_steer::{Command, Event, TurnServer};
 use ipop_xmpp::{ActionSender, Client, HappeningReceiver, SendError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,6 +91,7 @@ type Servers = (Vec<SocketAddr>, Vec<TurnServer>);
 
 struct Controller {
     run_dir: PathBuf,
+    by_ticket: bool,
     policy: GroupVpn,
     datapath: Datapath,
     events: mpsc::Receiver<Heard>,
@@ -138,6 +139,7 @@ impl Controller {
         let (waiting, servers, actions) = (VecDeque::new(), mpsc::channel(4), Some(actions));
         let mut controller = Self {
             run_dir: run_dir.to_owned(),
+            by_ticket: settings.by_ticket,
             policy,
             datapath,
             events,
@@ -204,7 +206,10 @@ impl Controller {
             return Err(RunError::Signalling("the client has ended".to_owned()));
         };
         match &happening {
-            Happening::Fatal { text, .. } => return Err(RunError::Signalling(text.clone())),
+            Happening::Fatal { cause, text } => {
+                let told = if self.by_ticket { of_ticket(*cause) } else { None };
+                return Err(RunError::Signalling(told.unwrap_or(text).to_owned()));
+            }
             Happening::Online { address } => {
                 tracing::info!("in the group as {address}");
                 self.status.signalling = format!("online as {address}");
@@ -310,6 +315,21 @@ impl Controller {
         self.actions = None;
         let closed = async { while self.happenings.recv().await.is_some() {} };
         let _ = tokio::time::timeout(GOODBYE_PATIENCE, closed).await;
+    }
+}
+
+/// What a refusal means to somebody who has nothing but a ticket.
+fn of_ticket(cause: FatalCause) -> Option<&'static str> {
+    match cause {
+        FatalCause::Authentication => Some(
+            "the hub refuses the password that this ticket makes: the ticket is not, or no longer, \
+             good for this hub; get a new one where `ipop hub` runs",
+        ),
+        FatalCause::Certificate => Some(
+            "the hub's certificate is not the one that the ticket names: get a new ticket where \
+             `ipop hub` runs; if that says the same, somebody may be in between",
+        ),
+        _ => None,
     }
 }
 

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// The node's name, for people.
     pub name: String,
+    /// Whether account and room come from a ticket: people are told of that, not of keys in a file.
+    pub by_ticket: bool,
     /// The account.
     pub account: Account,
     /// The room: room@service.

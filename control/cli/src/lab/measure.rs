@@ -107,7 +107,7 @@ pub(super) fn traffic(
         }
         bar.set_message(format!("traffic from {} to {}", pair.names[0], pair.names[1]));
         let [a, b] = pair.ends.map(|index| &stage.nodes()[index]);
-        pair.gbit_s = transfer(a, b, time).ok();
+        pair.gbit_s = transfer(a, b, time, stop).ok();
     }
     Ok(())
 }
@@ -171,7 +171,12 @@ fn median_rtt(pinger: &mut Pinger) -> Duration {
 }
 
 /// Sends from `a` to `b` as fast as TCP goes; Gbit/s as the receiver saw them.
-fn transfer(a: &Node, b: &Node, time: Duration) -> Result<f64, ipop_lab::LabError> {
+fn transfer(
+    a: &Node,
+    b: &Node,
+    time: Duration,
+    stop: &AtomicBool,
+) -> Result<f64, ipop_lab::LabError> {
     let address = SocketAddr::from((b.overlay, TRAFFIC_PORT));
     let listener = b.site.node.inside(move || TcpListener::bind(address))?;
     let stream = a.site.node.inside(move || {
@@ -182,17 +187,17 @@ fn transfer(a: &Node, b: &Node, time: Duration) -> Result<f64, ipop_lab::LabErro
     })?;
     let system = |source| ipop_lab::LabError::System { what: "traffic test".to_owned(), source };
     let receiver = std::thread::spawn(move || receive(&listener));
-    send(stream, time).map_err(system)?;
+    send(stream, time, stop).map_err(system)?;
     match receiver.join() {
         Ok(result) => result.map_err(system),
         Err(_) => Err(system(std::io::Error::other("the receiving thread panicked"))),
     }
 }
 
-fn send(mut stream: TcpStream, time: Duration) -> std::io::Result<()> {
+fn send(mut stream: TcpStream, time: Duration, stop: &AtomicBool) -> std::io::Result<()> {
     let block = vec![0x5a; 256 * 1024];
     let end = Instant::now() + time;
-    while Instant::now() < end {
+    while Instant::now() < end && !stop.load(Ordering::Relaxed) {
         stream.write_all(&block)?;
     }
     stream.shutdown(std::net::Shutdown::Write)
