@@ -183,6 +183,8 @@ fn transfer(
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         // The kernel's own default may be another one, and figures are compared under CUBIC.
         let _ = socket2::SockRef::from(&stream).set_tcp_congestion(b"cubic");
+        // A link that breaks in the middle shall not hold the lab up.
+        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
         Ok(stream)
     })?;
     let system = |source| ipop_lab::LabError::System { what: "traffic test".to_owned(), source };
