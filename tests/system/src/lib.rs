@@ -26,7 +26,7 @@ pub use certificates::Certificates;
 pub use datapath::Datapath;
 pub use hub::Hub;
 pub use node::{Node, NodeConfig};
-pub use process::{Ended, Process, binary, ended};
+pub use process::{Ended, Process, binary, ended, is_running};
 pub use scratch::Scratch;
 pub use servers::{Coturn, Ejabberd, Prosody, SECRET, USERS, XmppServer};
 pub use stage::{GROUP_PREFIX, Stage};

@@ -87,6 +87,13 @@ impl Process {
     }
 }
 
+/// Whether a datapath or controller still runs under this process id. One that has ended and waits
+/// for its parent to notice has no command line.
+pub fn is_running(pid: Pid) -> bool {
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+    line.is_ok_and(|line| String::from_utf8_lossy(&line).contains("--run-dir"))
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {

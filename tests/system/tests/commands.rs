@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use ipop_lab::Nat;
-use ipop_system_tests::{Node, Scratch, Stage, binary, eventually};
-use rustix::process::{Pid, Signal, test_kill_process};
+use ipop_system_tests::{Node, Scratch, Stage, binary, eventually, is_running};
+use rustix::process::{Pid, Signal};
 
 const NOT_RUNNING: i32 = 3;
 const TIMED_OUT: i32 = 4;
@@ -17,24 +17,18 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// The processes of an instance.
-fn processes(node: &mut Node) -> Vec<Pid> {
-    vec![node.process().pid(), node.pid_of("datapath"), node.pid_of("controller")]
+/// The processes that an instance started.
+fn processes(node: &Node) -> [Pid; 2] {
+    ["datapath", "controller"].map(|role| node.pid_of(role))
 }
 
 fn assert_gone(node: &Node, processes: &[Pid]) {
     for pid in processes {
-        let left = test_kill_process(*pid).is_ok() && is_ipop(*pid);
-        assert!(!left, "process {pid:?} is left: {}", node.log());
+        assert!(!is_running(*pid), "process {pid:?} is left: {}", node.log());
     }
     assert!(!node.run_dir().exists(), "{} is left", node.run_dir().display());
     let links = node.command("ip").args(["-o", "link"]).output().unwrap();
     assert!(!text(&links).contains("ipop0"), "{}", text(&links));
-}
-
-fn is_ipop(pid: Pid) -> bool {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    std::fs::read_to_string(path).is_ok_and(|line| line.contains("--run-dir"))
 }
 
 #[test]
