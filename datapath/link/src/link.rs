@@ -222,8 +222,10 @@ impl Link {
     }
 
     /// The peer has no more candidates: what there is has to do.
-    pub fn end_of_remote_candidates(&mut self) {
+    pub fn end_of_remote_candidates(&mut self, now: Instant) {
         self.remote_is_complete = true;
+        self.agent.end_of_remote_candidates(now);
+        self.settle(now);
     }
 
     /// New keys as soon as possible: for a lane whose counter runs out, or at the user's wish.

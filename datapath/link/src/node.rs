@@ -181,10 +181,12 @@ impl Node {
     /// [`CommandError::UnknownLink`], [`CommandError::StaleSession`].
     pub fn end_of_candidates(
         &mut self,
+        now: Instant,
         peer: Fingerprint,
         session: u64,
     ) -> Result<(), CommandError> {
-        self.find(peer, session)?.link.end_of_remote_candidates();
+        self.find(peer, session)?.link.end_of_remote_candidates(now);
+        self.settle(now);
         Ok(())
     }
 

@@ -39,7 +39,7 @@ impl Agent {
                 Ok(node.add_remote_candidate(now, id(peer), session, candidate_in(candidate))?)
             }
             Command::EndOfCandidates { peer, session } => {
-                Ok(node.end_of_candidates(id(peer), session)?)
+                Ok(node.end_of_candidates(now, id(peer), session)?)
             }
             Command::CloseLink { peer } => self.on_close(now, id(peer)),
             Command::AddRoute { peer, address, prefix } => {

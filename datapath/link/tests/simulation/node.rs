@@ -158,13 +158,13 @@ fn commands_that_make_no_sense_say_so() {
     let remote = credentials(1, 0, 1);
     assert_eq!(node.set_remote(now, stranger, 1, remote.clone()), unknown);
     assert_eq!(node.add_remote_candidate(now, stranger, 1, candidate.clone()), unknown);
-    assert_eq!(node.end_of_candidates(stranger, 1), unknown);
+    assert_eq!(node.end_of_candidates(now, stranger, 1), unknown);
     assert_eq!(node.close_link(now, stranger, ""), unknown);
     assert_eq!(node.rehandshake(now, stranger), unknown);
     let stale = Err(CommandError::StaleSession);
     assert_eq!(node.set_remote(now, peer, 9, remote), stale);
     assert_eq!(node.add_remote_candidate(now, peer, 9, candidate.clone()), stale);
-    assert_eq!(node.end_of_candidates(peer, 9), stale);
+    assert_eq!(node.end_of_candidates(now, peer, 9), stale);
     let mut useless = candidate;
     useless.address.set_port(0);
     let result = node.add_remote_candidate(now, peer, 1, useless);
@@ -178,7 +178,7 @@ fn a_peer_without_addresses_is_named_as_the_reason() {
     let mut world = World::new(&[Kind::Public, Kind::Public], Faults::default(), 1);
     world.open_end(0, 1, 1, true, Some(credentials(1, 0, 1)));
     let peer = world.fingerprint(1);
-    world.machines[0].node.end_of_candidates(peer, 1).expect("known");
+    world.machines[0].node.end_of_candidates(world.now, peer, 1).expect("known");
     world.run(seconds(60));
     assert_eq!(
         world.machines[0].reasons(),
