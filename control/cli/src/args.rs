@@ -164,6 +164,9 @@ pub struct Hub {
     /// Address that nodes reach the hub at, when it is not one of this machine's own.
     #[arg(long, value_name = "HOST")]
     pub advertise: Vec<String>,
+    /// Public address of the TURN relay, when it is not one of this machine's own.
+    #[arg(long, value_name = "IP")]
+    pub relay_address: Vec<std::net::IpAddr>,
     /// Make (or show anew) an account for a standard XMPP client, and end.
     #[arg(long, value_name = "USER")]
     pub add_account: Option<String>,

@@ -27,6 +27,7 @@ pub fn run(flags: &args::Hub) -> Result<ExitCode, Failure> {
         domain: flags.domain.clone(),
         ticket_file: flags.ticket_file.clone(),
         advertise: flags.advertise.clone(),
+        relay_addresses: flags.relay_address.clone(),
         ..HubConfig::new(state)
     };
     serve(config)
