@@ -1,6 +1,5 @@
 //! One client from its connection to its end.
 
-use crate::assembler::{Assembler, Incoming};
 use crate::login::{Door, Stream};
 use crate::outbox::{Budget, Outbox};
 use crate::pace::Pace;
@@ -8,6 +7,7 @@ use crate::router::{BindError, Output, Router, SessionId};
 use crate::stanza::{self, refusal};
 use crate::stream::{self, Fault, ending};
 use ipop_jingle::ns;
+use ipop_stream::{Assembler, Incoming};
 use minidom::Element;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -39,7 +39,6 @@
 
 mod accounts;
 mod addresses;
-mod assembler;
 mod connection;
 mod disco;
 mod error;

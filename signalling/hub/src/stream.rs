@@ -1,12 +1,14 @@
 //! A client's stream as long as one task reads and writes it: until the resource is bound.
 
-use crate::assembler::{Assembler, AssemblyError, Header, Incoming};
 use ipop_jingle::ns;
+use ipop_stream::{Assembler, AssemblyError, Bounds, Excess, Header, Incoming};
 use minidom::Element;
 use minidom::element::escape;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const READ_CHUNK: usize = 16 * 1024;
+/// A client answers for all that it sends, so one that exceeds them is let go.
+const BOUNDS: Bounds = Bounds { stanza_len_max: 64 * 1024, depth_max: 32, excess: Excess::End };
 
 /// Why a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,7 @@ pub(crate) enum Fault {
 
 impl From<AssemblyError> for Fault {
     fn from(error: AssemblyError) -> Self {
+        tracing::debug!(%error, "a client broke the rules of a stream");
         Self::Error(error.condition())
     }
 }
@@ -41,7 +44,7 @@ pub(crate) struct XmlStream<Io> {
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
     pub(crate) fn new(io: Io) -> Self {
-        Self { io, assembler: Assembler::new(), open: false }
+        Self { io, assembler: Assembler::new(BOUNDS), open: false }
     }
 
     /// Exchanges opening tags, and says what may follow.

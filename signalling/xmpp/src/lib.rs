@@ -23,7 +23,6 @@
 
 #![forbid(unsafe_code)]
 
-mod assembler;
 mod backoff;
 mod client;
 mod config;

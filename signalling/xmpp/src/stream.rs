@@ -3,9 +3,9 @@
 //! What is to be sent is queued and then flushed in one write, so that whatever the standards let
 //! us say without waiting for an answer travels together.
 
-use crate::assembler::{Assembler, Incoming};
 use crate::failure::Failure;
 use ipop_jingle::ns;
+use ipop_stream::{Assembler, Bounds, Excess, Incoming};
 use minidom::Element;
 use minidom::element::escape;
 use std::time::Duration;
@@ -15,6 +15,10 @@ use tokio::time::timeout;
 /// A server that takes nothing for this long is taken for dead.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_CHUNK: usize = 16 * 1024;
+/// A stanza can come from anybody who is in the room, so one that exceeds them is skipped and the
+/// stream goes on. Servers let 64 KiB to 512 KiB pass, and no attribute that they let pass may be
+/// too long for us.
+const BOUNDS: Bounds = Bounds { stanza_len_max: 1 << 20, depth_max: 32, excess: Excess::Skip };
 
 /// One stream, owned by one task.
 pub(crate) struct XmlStream<Io> {
@@ -25,7 +29,7 @@ pub(crate) struct XmlStream<Io> {
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
     pub(crate) fn new(io: Io) -> Self {
-        Self { io, assembler: Assembler::new(), queue: Vec::new() }
+        Self { io, assembler: Assembler::new(BOUNDS), queue: Vec::new() }
     }
 
     /// Queues the opening tag of a stream to a domain.
@@ -69,8 +73,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
     /// The next piece. May be dropped while waiting without losing anything.
     pub(crate) async fn next(&mut self) -> Result<Incoming, Failure> {
         loop {
-            let assembled = self.assembler.poll();
-            match assembled.map_err(|error| Failure::retry(error.to_string()))? {
+            match self.assemble()? {
                 Some(incoming) => {
                     tracing::trace!(?incoming, "got");
                     return Ok(incoming);
@@ -84,7 +87,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
     pub(crate) async fn next_element(&mut self) -> Result<Element, Failure> {
         match self.next().await? {
             Incoming::Element(element) => Ok(element),
-            Incoming::Header => Err(Failure::retry("the server opened a stream inside a stream")),
+            Incoming::Header(_) => {
+                Err(Failure::retry("the server opened a stream inside a stream"))
+            }
             Incoming::Footer => Err(Failure::retry("the server ended the connection")),
         }
     }
@@ -92,7 +97,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
     /// The server's opening tag.
     pub(crate) async fn header(&mut self) -> Result<(), Failure> {
         match self.next().await? {
-            Incoming::Header => Ok(()),
+            Incoming::Header(_) => Ok(()),
             _ => Err(Failure::retry("the server sent no stream header")),
         }
     }
@@ -128,6 +133,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
         &self.io
     }
 
+    fn assemble(&mut self) -> Result<Option<Incoming>, Failure> {
+        let skipped_count = self.assembler.skipped_count();
+        let assembled = self.assembler.poll();
+        let count = self.assembler.skipped_count();
+        if count > skipped_count {
+            tracing::debug!(count, "skipped a stanza beyond our limits");
+        }
+        assembled.map_err(|error| Failure::retry(format!("the server sent {error}")))
+    }
+
     async fn read(&mut self) -> Result<(), Failure> {
         let buffer = self.assembler.buffer();
         buffer.reserve(READ_CHUNK);
@@ -136,5 +151,25 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::retry(format!("the connection broke: {error}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_third_party_sends_does_not_end_the_stream() {
+        let (ours, mut server) = tokio::io::duplex(4 << 20);
+        let header = format!("<stream:stream xmlns='a' xmlns:stream='{}'>", ns::STREAM);
+        let deep = "<a>".repeat(1000) + &"</a>".repeat(1000);
+        let wide = format!("<a>{}</a>", "<b/>".repeat(300_000));
+        let text = format!("{header}{deep}{wide}<a b='{}'/><c/>", "x".repeat(512 * 1024));
+        server.write_all(text.as_bytes()).await.unwrap();
+        let mut stream = XmlStream::new(ours);
+        stream.header().await.unwrap();
+        let mut name = async || stream.next_element().await.unwrap().name().to_owned();
+        assert_eq!((name().await, name().await), ("a".to_owned(), "c".to_owned()));
+        assert_eq!(stream.assembler.skipped_count(), 2);
     }
 }
