@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ipop_lab::Namespace;
 use ipop_shm::ControllerEnd;
-use ipop_steer::{Candidate, Command, Event, Fingerprint, Request, WORDS_VERSION};
+use ipop_steer::{Candidate, Command, DropReason, Event, Fingerprint, Request, WORDS_VERSION};
 
 use crate::{Process, Scratch, binary};
 
@@ -83,6 +83,16 @@ impl Datapath {
             self.end.events.wait(Duration::from_millis(20));
             self.listen();
         }
+    }
+
+    /// How often something was dropped for this reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.end.counters.totals().get(reason.slot()).copied().unwrap_or(0)
+    }
+
+    /// How often anything was dropped.
+    pub fn all_drops(&self) -> u64 {
+        DropReason::ALL.iter().map(|reason| self.drops(*reason)).sum()
     }
 
     /// Takes what has been said by now.

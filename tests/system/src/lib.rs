@@ -28,7 +28,7 @@ pub use hub::Hub;
 pub use node::{Node, NodeConfig};
 pub use process::{Ended, Process, binary, ended, is_running};
 pub use scratch::Scratch;
-pub use servers::{Coturn, Ejabberd, Prosody, SECRET, USERS, XmppServer};
+pub use servers::{Coturn, Ejabberd, Prosody, USERS, XmppServer, turn_credential};
 pub use stage::{GROUP_PREFIX, Stage};
 pub use traffic::{Pinging, Transfer, answers, iperf3, ping, transfer};
 

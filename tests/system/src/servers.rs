@@ -1,8 +1,8 @@
 //! Servers from Debian's packages, unmodified, each with a configuration of the test's own.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipop_lab::Namespace;
 use rustix::process::Signal;
@@ -14,7 +14,7 @@ pub const USERS: [&str; 6] = ["node1", "node2", "node3", "node4", "node5", "node
 /// The domain of both XMPP servers.
 const DOMAIN: &str = "lab.test";
 /// The secret that TURN credentials are made of.
-pub const SECRET: &str = "lab-secret";
+const SECRET: &str = "lab-secret";
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the tests need of an XMPP server.
@@ -35,7 +35,7 @@ pub trait XmppServer {
     }
 }
 
-/// Prosody with a MUC and, by XEP-0215, a TURN server at its own address.
+/// Prosody with a MUC and, by XEP-0215, a TURN server.
 #[derive(Debug)]
 pub struct Prosody {
     namespace: String,
@@ -46,28 +46,32 @@ pub struct Prosody {
 }
 
 impl Prosody {
-    /// Starts it in a namespace, on port 5222 of `address`.
-    pub fn new(namespace: &Namespace, address: std::net::Ipv4Addr) -> Self {
+    /// Starts it in a namespace, on ports 5222 (STARTTLS) and 5223 (direct TLS) of `address`. It
+    /// names `turn` as its TURN server, if there is one.
+    pub fn new(namespace: &Namespace, address: Ipv4Addr, turn: Option<Ipv4Addr>) -> Self {
         let scratch = Scratch::new();
         let certificates = Certificates::make(&scratch, DOMAIN);
         scratch.write("data/keep", "");
+        let turn = turn.map_or_else(String::new, |host| {
+            format!("turn_external_host = \"{host}\"\nturn_external_secret = \"{SECRET}\"\n")
+        });
+        let offered = if turn.is_empty() { "" } else { "\"turn_external\";" };
         let folder = scratch.folder().display().to_string();
         let config = format!(
             r#"
 pidfile = "{folder}/pid"
 data_path = "{folder}/data"
 run_as_root = true
-modules_enabled = {{ "roster"; "saslauth"; "tls"; "disco"; "ping"; "turn_external"; }}
+modules_enabled = {{ "roster"; "saslauth"; "tls"; "disco"; "ping"; {offered} }}
 modules_disabled = {{ "s2s"; }}
-turn_external_host = "{address}"
-turn_external_secret = "{SECRET}"
+{turn}
 c2s_require_encryption = true
 authentication = "internal_hashed"
 log = {{ info = "{folder}/prosody.log" }}
 c2s_ports = {{ 5222 }}
 c2s_direct_tls_ports = {{ 5223 }}
+ssl = {{ key = "{folder}/leaf.key"; certificate = "{folder}/leaf.pem"; }}
 VirtualHost "{DOMAIN}"
-  ssl = {{ key = "{folder}/leaf.key"; certificate = "{folder}/leaf.pem"; }}
 Component "conference.{DOMAIN}" "muc"
 "#
         );
@@ -119,7 +123,7 @@ pub struct Ejabberd {
 
 impl Ejabberd {
     /// Starts it in a namespace, on port 5222 of `address`.
-    pub fn new(namespace: &Namespace, address: std::net::Ipv4Addr) -> Self {
+    pub fn new(namespace: &Namespace, address: Ipv4Addr) -> Self {
         let scratch = Scratch::new();
         let certificates = Certificates::make(&scratch, DOMAIN);
         scratch.write("spool/keep", "");
@@ -205,11 +209,7 @@ pub struct Coturn {
 
 impl Coturn {
     /// Starts it in a namespace on port 3478 of `first` and `second`.
-    pub fn new(
-        namespace: &Namespace,
-        first: std::net::Ipv4Addr,
-        second: std::net::Ipv4Addr,
-    ) -> Self {
+    pub fn new(namespace: &Namespace, first: Ipv4Addr, second: Ipv4Addr) -> Self {
         let scratch = Scratch::new();
         let mut command = namespace.command("turnserver");
         command
@@ -225,6 +225,16 @@ impl Coturn {
         await_listener("coturn", &mut process, namespace.name(), SocketAddr::from((first, 3478)));
         Self { _process: process, _scratch: scratch }
     }
+}
+
+/// A user name and password for coturn as the XMPP servers make them (TURN REST API): the user name
+/// begins with the time of its end, the password is its HMAC-SHA1.
+pub fn turn_credential() -> (String, String) {
+    let end = SystemTime::now() + Duration::from_secs(3600);
+    let username = format!("{}:lab", end.duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let line = format!("printf %s {username} | openssl dgst -sha1 -hmac {SECRET} -binary | base64");
+    let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    (username, String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
 fn kill(process: &mut Option<Process>) {

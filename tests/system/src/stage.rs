@@ -16,7 +16,7 @@ pub struct Stage {
     pub server: Box<dyn XmppServer>,
     /// The members' machines.
     pub sites: Vec<Site>,
-    coturn: Option<Coturn>,
+    _coturn: Option<Coturn>,
     internet: Internet,
     keys: Scratch,
 }
@@ -24,16 +24,26 @@ pub struct Stage {
 impl Stage {
     /// Prosody, which names coturn as STUN and TURN server by XEP-0215. coturn has two addresses.
     pub fn prosody() -> Self {
+        Self::with_coturn(true)
+    }
+
+    /// As [`Stage::prosody`], but Prosody does not know of coturn.
+    pub fn prosody_and_hidden_coturn() -> Self {
+        Self::with_coturn(false)
+    }
+
+    fn with_coturn(is_offered: bool) -> Self {
         let internet = internet();
         let first = internet.hub_address();
         let second = internet.add_hub_address(11).unwrap();
         let coturn = Some(Coturn::new(internet.hub(), first, second));
-        let server = Box::new(Prosody::new(internet.hub(), first));
+        let offered = is_offered.then_some(first);
+        let server = Box::new(Prosody::new(internet.hub(), first, offered));
         Self {
             nodes: Vec::new(),
             server,
             sites: Vec::new(),
-            coturn,
+            _coturn: coturn,
             internet,
             keys: Scratch::new(),
         }
@@ -47,7 +57,7 @@ impl Stage {
             nodes: Vec::new(),
             server,
             sites: Vec::new(),
-            coturn: None,
+            _coturn: None,
             internet,
             keys: Scratch::new(),
         }
@@ -58,9 +68,9 @@ impl Stage {
         &self.internet
     }
 
-    /// Takes the STUN and TURN server away; XMPP stays.
-    pub fn stop_coturn(&mut self) {
-        self.coturn = None;
+    /// Where the machines' keys are kept.
+    pub fn keys(&self) -> &Scratch {
+        &self.keys
     }
 
     /// Adds machines behind routers of these kinds, each with a node that has the next fixed

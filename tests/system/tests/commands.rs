@@ -124,11 +124,25 @@ fn wait_gives_up_when_the_time_is_over() {
 }
 
 #[test]
+fn wait_says_how_many_answer() {
+    let stage = Stage::prosody().join([Nat::None, Nat::None]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    let output = a.ipop("wait --peers 2 --timeout 1");
+    assert_eq!(output.status.code(), Some(TIMED_OUT), "{}", text(&output));
+    assert!(text(&output).contains("1 of 2"), "{}", text(&output));
+    assert!(text(&output).contains(&b.name), "{}", text(&output));
+}
+
+#[test]
 fn ping_and_status_show_the_path() {
     let stage = Stage::prosody().join([Nat::PortRestricted, Nat::None, Nat::Symmetric]);
     stage.await_links();
     let (a, b, c) = (&stage.nodes[0], &stage.nodes[1], &stage.nodes[2]);
     let address = b.v4().to_string();
+    eventually("the direct path is taken", Duration::from_secs(10), || {
+        a.link_to(b)["path"] == "direct"
+    });
     for peer in [&b.name, &address] {
         let output = a.ipop(&format!("ping {peer} --count 2 --interval 0.1"));
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));

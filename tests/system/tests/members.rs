@@ -31,7 +31,10 @@ fn a_third_joins_and_leaves() {
     for node in &stage.nodes[..2] {
         assert_eq!(node.link_to(third)["path"], "relayed");
     }
-    assert_eq!(stage.nodes[0].link_to(&stage.nodes[1])["path"], "direct");
+    let (first, second) = stage.pair();
+    eventually("the others are linked directly", PATIENCE, || {
+        first.link_to(second)["path"] == "direct"
+    });
     assert_all_answer(&stage.nodes);
     let mut third = stage.nodes.pop().unwrap();
     assert_eq!(third.stop(), Some(0), "{}", third.log());
@@ -44,6 +47,27 @@ fn a_third_joins_and_leaves() {
     // The same machine comes back with the same key.
     let config = stage.config(2);
     stage.start(2, &config);
+    stage.await_links();
+}
+
+#[test]
+fn members_log_in_in_all_the_ways_that_a_configuration_offers() {
+    let mut stage = Stage::prosody();
+    for number in 0..3 {
+        stage.add_site(Nat::None, Impairment::default());
+        let mut config = stage.config(number);
+        let signalling = &mut config.signalling;
+        match number {
+            0 => {}
+            1 => *signalling = signalling.replace(":5222\"", ":5223\"\ntls = \"direct\""),
+            _ => {
+                let file = stage.keys().write("password", "secret\n");
+                let from_file = format!("password_file = \"{}\"", file.display());
+                *signalling = signalling.replace("password = \"secret\"", &from_file);
+            }
+        }
+        stage.start(number, &config);
+    }
     stage.await_links();
 }
 

@@ -2,10 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use ipop_lab::{Impairment, Nat};
-use ipop_system_tests::{Ended, SECRET, Stage, binary, ended};
+use ipop_system_tests::{Ended, Stage, binary, ended, turn_credential};
 use serde_json::Value;
 
 fn netcheck(stage: &Stage, site: usize, words: &[&str]) -> Ended {
@@ -16,16 +14,6 @@ fn netcheck(stage: &Stage, site: usize, words: &[&str]) -> Ended {
 
 fn report(ended: &Ended) -> Value {
     serde_json::from_str(&ended.text).unwrap_or_else(|error| panic!("{error}: {}", ended.text))
-}
-
-/// A credential as the XMPP servers make it (TURN REST API): HMAC-SHA1 of the user name, which
-/// begins with the time of its end.
-fn credential() -> (String, String) {
-    let end = SystemTime::now() + Duration::from_secs(3600);
-    let username = format!("{}:netcheck", end.duration_since(UNIX_EPOCH).unwrap().as_secs());
-    let line = format!("printf %s {username} | openssl dgst -sha1 -hmac {SECRET} -binary | base64");
-    let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
-    (username, String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
 const SERVER: &str = "stun:198.18.0.10:3478";
@@ -60,7 +48,7 @@ fn each_nat_is_known_by_what_it_does() {
 fn relays_are_tried() {
     let mut stage = Stage::prosody();
     stage.add_site(Nat::Symmetric, Impairment::default());
-    let (username, password) = credential();
+    let (username, password) = turn_credential();
     let turn = format!("turn:198.18.0.10:3478,{username},{password}");
     let ended = netcheck(&stage, 0, &["--json", "--stun", SERVER, "--turn", &turn]);
     assert_eq!(ended.code, Some(0), "{}", ended.text);

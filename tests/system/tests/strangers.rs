@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
 use ipop_steer::{Command, Event, Fingerprint, IceCredentials, LinkState};
 use ipop_stun::{Attribute, Builder, Key, Method, TransactionId};
-use ipop_system_tests::Datapath;
+use ipop_system_tests::{Datapath, eventually};
 
 const SESSION: u64 = 7;
 const TIE_BREAKER: u64 = 1;
@@ -159,14 +159,58 @@ fn a_stranger_is_never_answered() {
     socket.send_to(&check(9, "first:second", &own.pwd), target).unwrap();
     assert!(is_answered(&socket), "a check with the right password is answered");
     let (_site, socket) = stranger(&mut internet);
-    for (what, datagram) in attempts(&own) {
+    let (before, attempts) = (a.all_drops(), attempts(&own));
+    let count = attempts.len() as u64;
+    for (what, datagram) in attempts {
         socket.send_to(&datagram, target).unwrap();
         if datagram.len() > 64 && datagram[0].is_multiple_of(64) {
             assert!(!is_answered(&socket), "{what}");
         }
     }
     assert!(!is_answered(&socket), "some attempt is answered");
+    eventually("each attempt is counted", Duration::from_secs(5), || {
+        a.all_drops() - before >= count
+    });
     a.listen();
     let states = states(&a).0;
     assert_eq!(states.last(), Some(&LinkState::Up), "the link is not disturbed: {states:?}");
+}
+
+/// Somebody on the way writes the peer's address on what is not the peer's.
+#[test]
+fn a_false_sender_does_not_disturb_the_link() {
+    let (mut internet, sites, mut a, mut b) = two();
+    let (of_a, of_b) = (a.fingerprint, b.fingerprint);
+    open(&mut a, &b, of_b, true);
+    open(&mut b, &a, of_a, false);
+    for datapath in [&mut a, &mut b] {
+        datapath.wait_for("up", |datapath| has(datapath, LinkState::Up));
+    }
+    let address = |datapath: &Datapath| {
+        datapath.candidates.iter().map(|c| c.address).find(SocketAddr::is_ipv4).unwrap()
+    };
+    let (target, false_sender) = (address(&a), address(&b));
+    let (site, _socket) = stranger(&mut internet);
+    site.node.ip(&format!("address add {}/32 dev lo", sites[1].address)).unwrap();
+    for machine in [internet.middle(), &sites[0].node] {
+        machine.run("sysctl -qw net.ipv4.conf.all.rp_filter=0").unwrap();
+    }
+    let socket = site.node.inside(move || UdpSocket::bind(false_sender)).unwrap();
+    let before = a.all_drops();
+    let attempts = attempts(&credentials("first"));
+    for (_, datagram) in &attempts {
+        socket.send_to(datagram, target).unwrap();
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    eventually("each attempt is counted", Duration::from_secs(5), || {
+        a.all_drops() - before >= attempts.len() as u64
+    });
+    // Longer than it takes to give up a path that has gone silent.
+    std::thread::sleep(Duration::from_secs(8));
+    for datapath in [&mut a, &mut b] {
+        datapath.listen();
+        let states = states(datapath).0;
+        let after_up = states.iter().skip_while(|state| **state != LinkState::Up);
+        assert!(after_up.into_iter().all(|state| *state == LinkState::Up), "{states:?}");
+    }
 }
