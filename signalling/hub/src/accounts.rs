@@ -11,12 +11,13 @@
 
 use crate::error::HubError;
 use crate::files;
-use crate::scram::{Hash, Verifier};
+use crate::scram::Verifier;
 use crate::state::{self, from_hex, to_hex};
 use crate::ticket::Ticket;
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use ipop_stream::scram::Hash;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

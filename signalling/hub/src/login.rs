@@ -4,12 +4,13 @@
 //! here minds a client that says more before it has heard the answer, except before TLS.
 
 use crate::accounts::Accounts;
-use crate::scram::{First, Hash, Pending, ScramError};
+use crate::scram::{First, Pending, ScramError};
 use crate::stream::{Fault, XmlStream};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ipop_jingle::ns;
+use ipop_stream::scram::Hash;
 use minidom::Element;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -150,7 +151,7 @@ impl Door {
         let mut nonce = [0; 24];
         rand::fill(&mut nonce).map_err(|_| "temporary-auth-failure")?;
         let (verifier, known) = self.accounts.verifier(&user, hash);
-        let (pending, challenge) = first.challenge(hash, verifier, known, &BASE64.encode(nonce));
+        let (pending, challenge) = first.challenge(verifier, known, &BASE64.encode(nonce));
         Ok((pending, challenge, user))
     }
 }

@@ -3,22 +3,15 @@
 //! Both ends prove that they know the password. An unknown user goes through the same motions with
 //! a password that nobody has, so neither answer nor time tells who exists.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use ipop_stream::scram::{
+    Challenge, Hash, Malformed, SaltedPassword, ServerKeys, field, text_of, unescaped_name,
+};
 use std::num::NonZeroU32;
 
 /// RFC 7677 section 4 asks for at least this many rounds; our passwords need none.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
-const MESSAGE_LEN_MAX: usize = 4096;
-
-/// The hash function of a mechanism.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hash {
-    Sha1,
-    Sha256,
-}
 
 /// Why the exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +29,7 @@ pub(crate) enum ScramError {
 /// What an account's owner knows, stretched.
 pub(crate) struct Verifier {
     salt: Vec<u8>,
-    stored_key: Vec<u8>,
-    server_key: Vec<u8>,
+    keys: ServerKeys,
 }
 
 /// The client's first message.
@@ -53,8 +45,7 @@ pub(crate) struct First {
 
 /// An exchange that waits for the client's proof.
 pub(crate) struct Pending {
-    hash: Hash,
-    verifier: Verifier,
+    keys: ServerKeys,
     /// Whether there is such a user.
     known: bool,
     header: String,
@@ -77,14 +68,14 @@ impl First {
             _ => return Err(ScramError::Malformed),
         }
         let mut fields = bare.split(',');
-        let username = unescaped(field(fields.next(), "n=")?)?;
+        let username = unescaped_name(field(fields.next(), "n=")?)?;
         let nonce = field(fields.next(), "r=")?;
         if username.is_empty() || nonce.is_empty() {
             return Err(ScramError::Malformed);
         }
         let authzid = match authzid {
             "" => None,
-            text => Some(unescaped(field(Some(text), "a=")?)?),
+            text => Some(unescaped_name(field(Some(text), "a=")?)?),
         };
         let header = message[..message.len() - bare.len()].to_owned();
         let (bare, nonce) = (bare.to_owned(), nonce.to_owned());
@@ -94,17 +85,16 @@ impl First {
     /// Answers with the challenge. `nonce` is of printable ASCII without commas and never repeats.
     pub(crate) fn challenge(
         self,
-        hash: Hash,
         verifier: Verifier,
         known: bool,
         nonce: &str,
     ) -> (Pending, String) {
         let nonce = format!("{}{nonce}", self.nonce);
-        let salt = BASE64.encode(&verifier.salt);
-        let challenge = format!("r={nonce},s={salt},i={ROUNDS}");
-        let exchange = format!("{},{challenge}", self.bare);
-        let header = self.header;
-        (Pending { hash, verifier, known, header, nonce, exchange }, challenge)
+        let Verifier { salt, keys } = verifier;
+        let challenge = Challenge { nonce, salt, rounds: ROUNDS.get() };
+        let (text, nonce) = (challenge.to_string(), challenge.nonce);
+        let exchange = format!("{},{text}", self.bare);
+        (Pending { keys, known, header: self.header, nonce, exchange }, text)
     }
 }
 
@@ -122,90 +112,25 @@ impl Pending {
             return Err(ScramError::Refused);
         }
         let exchange = format!("{},{bare}", self.exchange);
-        let signature = self.hash.hmac(&self.verifier.stored_key, exchange.as_bytes());
-        if proof.len() != signature.len() {
-            return Err(ScramError::Refused);
-        }
-        let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(p, s)| p ^ s).collect();
-        let stored_key = self.hash.digest(&client_key);
-        let proven = verify_slices_are_equal(&stored_key, &self.verifier.stored_key).is_ok();
+        let proven = self.keys.accept(&exchange, &proof);
         if !(proven & self.known) {
             return Err(ScramError::Refused);
         }
-        let server_signature = self.hash.hmac(&self.verifier.server_key, exchange.as_bytes());
-        Ok(format!("v={}", BASE64.encode(server_signature)))
+        Ok(format!("v={}", BASE64.encode(self.keys.signature(&exchange))))
     }
 }
 
 impl Verifier {
     pub(crate) fn new(hash: Hash, password: &str, salt: Vec<u8>) -> Self {
-        let salted = hash.stretch(password.as_bytes(), &salt);
-        let stored_key = hash.digest(&hash.hmac(&salted, b"Client Key"));
-        let server_key = hash.hmac(&salted, b"Server Key");
-        Self { salt, stored_key, server_key }
+        let salted = SaltedPassword::new(hash, password, &salt, ROUNDS);
+        Self { salt, keys: salted.server_keys() }
     }
 }
 
-impl Hash {
-    /// The mechanism of that name.
-    pub(crate) fn of_mechanism(name: &str) -> Option<Self> {
-        match name {
-            "SCRAM-SHA-1" => Some(Self::Sha1),
-            "SCRAM-SHA-256" => Some(Self::Sha256),
-            _ => None,
-        }
+impl From<Malformed> for ScramError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
     }
-
-    pub(crate) fn mechanism(self) -> &'static str {
-        match self {
-            Self::Sha1 => "SCRAM-SHA-1",
-            Self::Sha256 => "SCRAM-SHA-256",
-        }
-    }
-
-    fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
-        let algorithm = match self {
-            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => hmac::HMAC_SHA256,
-        };
-        hmac::sign(&hmac::Key::new(algorithm, key), data).as_ref().to_vec()
-    }
-
-    fn digest(self, data: &[u8]) -> Vec<u8> {
-        let algorithm = match self {
-            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => &digest::SHA256,
-        };
-        digest::digest(algorithm, data).as_ref().to_vec()
-    }
-
-    fn stretch(self, password: &[u8], salt: &[u8]) -> Vec<u8> {
-        let (algorithm, len) = match self {
-            Self::Sha1 => (pbkdf2::PBKDF2_HMAC_SHA1, 20),
-            Self::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
-        };
-        let mut salted = vec![0; len];
-        pbkdf2::derive(algorithm, ROUNDS, salt, password, &mut salted);
-        salted
-    }
-}
-
-/// Names write `,` as `=2C` and `=` as `=3D`; any other `=` is a mistake.
-fn unescaped(text: &str) -> Result<String, ScramError> {
-    let plain = text.replace("=2C", ",").replace("=3D", "=");
-    let escapes = text.matches("=2C").count() + text.matches("=3D").count();
-    (text.matches('=').count() == escapes).then_some(plain).ok_or(ScramError::Malformed)
-}
-
-fn text_of(message: &[u8]) -> Result<&str, ScramError> {
-    if message.len() > MESSAGE_LEN_MAX {
-        return Err(ScramError::Malformed);
-    }
-    std::str::from_utf8(message).map_err(|_| ScramError::Malformed)
-}
-
-fn field<'a>(text: Option<&'a str>, name: &str) -> Result<&'a str, ScramError> {
-    text.and_then(|text| text.strip_prefix(name)).ok_or(ScramError::Malformed)
 }
 
 #[cfg(test)]
@@ -222,7 +147,7 @@ mod tests {
         let first = First::parse(format!("n,,n=user,r={client_nonce}").as_bytes()).unwrap();
         assert_eq!(first.username, "user");
         let verifier = Verifier::new(hash, "pencil", BASE64.decode(salt).unwrap());
-        first.challenge(hash, verifier, true, server_nonce)
+        first.challenge(verifier, true, server_nonce)
     }
 
     fn sha1() -> (Pending, String) {

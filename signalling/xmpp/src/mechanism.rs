@@ -5,11 +5,12 @@
 
 use crate::failure::Failure;
 use crate::login::Account;
-use crate::scram::{Binding, Hash, Scram, ScramError};
+use crate::scram::{Binding, Scram, ScramError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ipop_jingle::ns;
 use ipop_signal::FatalCause;
+use ipop_stream::scram::Hash;
 use minidom::Element;
 
 /// What there is to log in with.

@@ -4,23 +4,15 @@
 //! by [`Scram::verify`], without which a login does not count.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use ipop_stream::scram::{Challenge, Hash, Malformed, SaltedPassword, escaped_name, text_of};
 use std::num::NonZeroU32;
 
 /// RFC 7677 section 4 asks for at least this many rounds.
 const ROUNDS_MIN: u32 = 4096;
 /// More would let a server keep us busy: this many take well below a second.
 const ROUNDS_MAX: u32 = 1_000_000;
-const MESSAGE_LEN_MAX: usize = 4096;
-
-/// The hash function of a mechanism.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Hash {
-    Sha1,
-    Sha256,
-}
 
 /// What the login is tied to, and what the server is told about it (the GS2 header).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +59,7 @@ impl Scram {
         nonce: String,
     ) -> Result<Self, ScramError> {
         let prepared = |text| stringprep::saslprep(text).map_err(|_| ScramError::Forbidden);
-        let username = prepared(username)?.replace('=', "=3D").replace(',', "=2C");
+        let username = escaped_name(&prepared(username)?);
         let password = prepared(password)?.into_owned();
         let first_bare = format!("n={username},r={nonce}");
         Ok(Self { hash, password, binding, nonce, first_bare, server_signature: None })
@@ -81,17 +73,13 @@ impl Scram {
     /// Answers the server's challenge with the client's proof.
     pub(crate) fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, ScramError> {
         let challenge = text_of(challenge)?;
-        let mut fields = challenge.split(',');
-        let nonce = field(fields.next(), "r=")?;
-        let salt = BASE64.decode(field(fields.next(), "s=")?);
-        let salt = salt.map_err(|_| ScramError::Malformed)?;
-        let rounds = field(fields.next(), "i=")?.parse().map_err(|_| ScramError::Malformed)?;
+        let Challenge { nonce, salt, rounds } = Challenge::parse(challenge)?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err(ScramError::Malformed);
         }
-        if !(ROUNDS_MIN..=ROUNDS_MAX).contains(&rounds) {
-            return Err(ScramError::Rounds(rounds));
-        }
+        let bounds = ROUNDS_MIN..=ROUNDS_MAX;
+        let counted = NonZeroU32::new(rounds).filter(|rounds| bounds.contains(&rounds.get()));
+        let rounds = counted.ok_or(ScramError::Rounds(rounds))?;
         let last_bare = format!("c={},r={nonce}", BASE64.encode(self.binding.bytes()));
         let exchange = format!("{},{challenge},{last_bare}", self.first_bare);
         let proof = self.prove(&salt, rounds, &exchange);
@@ -115,14 +103,10 @@ impl Scram {
     }
 
     /// The client's proof; keeps what the server's has to look like.
-    fn prove(&mut self, salt: &[u8], rounds: u32, exchange: &str) -> Vec<u8> {
-        let salted = self.hash.stretch(self.password.as_bytes(), salt, rounds);
-        let client_key = self.hash.hmac(&salted, b"Client Key");
-        let stored_key = self.hash.digest(&client_key);
-        let client_signature = self.hash.hmac(&stored_key, exchange.as_bytes());
-        let server_key = self.hash.hmac(&salted, b"Server Key");
-        self.server_signature = Some(self.hash.hmac(&server_key, exchange.as_bytes()));
-        client_key.iter().zip(client_signature).map(|(key, signature)| key ^ signature).collect()
+    fn prove(&mut self, salt: &[u8], rounds: NonZeroU32, exchange: &str) -> Vec<u8> {
+        let salted = SaltedPassword::new(self.hash, &self.password, salt, rounds);
+        self.server_signature = Some(salted.server_keys().signature(exchange));
+        salted.proof(exchange)
     }
 }
 
@@ -144,52 +128,10 @@ impl Binding {
     }
 }
 
-impl Hash {
-    /// The mechanism's name at the server, without `-PLUS`.
-    pub(crate) fn mechanism(self) -> &'static str {
-        match self {
-            Self::Sha1 => "SCRAM-SHA-1",
-            Self::Sha256 => "SCRAM-SHA-256",
-        }
+impl From<Malformed> for ScramError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
     }
-
-    fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
-        let algorithm = match self {
-            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => hmac::HMAC_SHA256,
-        };
-        hmac::sign(&hmac::Key::new(algorithm, key), data).as_ref().to_vec()
-    }
-
-    fn digest(self, data: &[u8]) -> Vec<u8> {
-        let algorithm = match self {
-            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha256 => &digest::SHA256,
-        };
-        digest::digest(algorithm, data).as_ref().to_vec()
-    }
-
-    fn stretch(self, password: &[u8], salt: &[u8], rounds: u32) -> Vec<u8> {
-        let (algorithm, len) = match self {
-            Self::Sha1 => (pbkdf2::PBKDF2_HMAC_SHA1, 20),
-            Self::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
-        };
-        let mut salted = vec![0; len];
-        let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);
-        pbkdf2::derive(algorithm, rounds, salt, password, &mut salted);
-        salted
-    }
-}
-
-fn text_of(message: &[u8]) -> Result<&str, ScramError> {
-    if message.len() > MESSAGE_LEN_MAX {
-        return Err(ScramError::Malformed);
-    }
-    std::str::from_utf8(message).map_err(|_| ScramError::Malformed)
-}
-
-fn field<'a>(text: Option<&'a str>, name: &str) -> Result<&'a str, ScramError> {
-    text.and_then(|text| text.strip_prefix(name)).ok_or(ScramError::Malformed)
 }
 
 #[cfg(test)]
