@@ -36,6 +36,10 @@ const PEERS_MAX: usize = 1024;
 const PERMISSION_LIFE: Duration = Duration::from_secs(310);
 /// What still fits into a datagram with a header in front.
 const PEER_DATA_LEN_MAX: usize = 65_000;
+/// First bytes of messages, and where their transaction's number is (RFC 8489 section 5).
+const ALLOCATE_REQUEST: [u8; 2] = [0x00, 0x03];
+const ALLOCATE_SUCCESS: [u8; 2] = [0x01, 0x03];
+const TRANSACTION: Range<usize> = 8..20;
 const FORBIDDEN: u16 = 403;
 const INSUFFICIENT_CAPACITY: u16 = 508;
 
@@ -91,6 +95,8 @@ pub(super) struct Client {
     peers: HashMap<IpAddr, Instant>,
     wishes: VecDeque<Wish>,
     deadline: Instant,
+    /// The answer that granted the allocation.
+    granted: Option<Vec<u8>>,
 }
 
 impl Client {
@@ -104,6 +110,7 @@ impl Client {
             peers: HashMap::new(),
             wishes: VecDeque::new(),
             deadline: Instant::from_nanos(i64::MAX),
+            granted: None,
         }
     }
 
@@ -134,9 +141,10 @@ impl Client {
         self.remote = remote;
         let mut altered = None;
         if kind == Kind::Request {
-            if let Some(refusal) = self.refusal(step, datagram) {
-                let len = refusal.len().min(scratch.len());
-                scratch[..len].copy_from_slice(&refusal[..len]);
+            let known = self.granted_before(datagram).or_else(|| self.refusal(step, datagram));
+            if let Some(answer) = known {
+                let len = answer.len().min(scratch.len());
+                scratch[..len].copy_from_slice(&answer[..len]);
                 return Some(Effect::Reply(len));
             }
             altered = self.introduce(step, datagram);
@@ -186,6 +194,9 @@ impl Client {
         }
         loop {
             if let Some(transmit) = quietly(|| self.machine.poll_transmit(now)) {
+                if transmit.data.starts_with(&ALLOCATE_SUCCESS) {
+                    self.granted = Some(transmit.data.clone());
+                }
                 return Some(Wish::Reply(transmit.data));
             }
             match quietly(|| self.machine.poll(now)) {
@@ -251,6 +262,15 @@ impl Client {
         quietly(|| {
             self.machine.allocated_socket(udp, LISTEN, self.remote, udp, family, answer, now);
         });
+    }
+
+    /// The answer to an Allocate request that has been granted and comes once more, because its
+    /// answer was lost (RFC 8656 section 7.2). The machine would refuse it as another one.
+    fn granted_before(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let granted = self.granted.as_ref().filter(|_| !self.is_idle())?;
+        let is_same = datagram.starts_with(&ALLOCATE_REQUEST)
+            && datagram.get(TRANSACTION)? == granted.get(TRANSACTION)?;
+        is_same.then(|| granted.clone())
     }
 
     /// Lets the machine know the password of whoever the request names, if the name is one of ours.

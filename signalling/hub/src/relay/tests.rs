@@ -282,6 +282,29 @@ fn one_user_gets_so_many_addresses_and_no_more() {
     world.allocate(place(102), &mut alice).unwrap();
 }
 
+/// RFC 8656 section 7.2: the answer may have been lost.
+#[test]
+fn an_allocate_that_comes_twice_is_answered_twice_alike() {
+    let mut world = World::new();
+    let mut user = world.user("alice");
+    let ask = |user: &User| {
+        request(user, ALLOCATE, &|_| {
+            vec![Box::new(RequestedTransport::new(RequestedTransport::UDP))]
+        })
+    };
+    let challenge = world.say(place(1), &ask(&user)).unwrap();
+    user.nonce = nonce_of(&Message::from_bytes(&challenge).unwrap(), "");
+    let asked = ask(&user);
+    let first = world.say(place(1), &asked).unwrap();
+    assert_eq!(world.say(place(1), &asked).unwrap(), first);
+    assert_eq!(world.sockets.len(), 1);
+    // Another request is another matter, and so is the same one after the allocation's end.
+    assert_eq!(world.allocate(place(1), &mut user), Err(437));
+    world.pass(601);
+    assert!(world.sockets.is_empty());
+    assert_ne!(world.say(place(1), &asked).unwrap(), first);
+}
+
 #[test]
 fn permissions_are_bounded() {
     let mut world = World::new();
