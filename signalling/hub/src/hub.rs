@@ -102,7 +102,7 @@ impl Hub {
             room,
             domain: domain.clone(),
         };
-        let key = RelayKey::new(&state.secret);
+        let key = RelayKey::new(&state.relay_key);
         let hosts = advertised.iter().map(|at| at.host.clone()).collect();
         let services = Services::new(key.clone(), hosts, sockets.stun_port);
         let door = Door {

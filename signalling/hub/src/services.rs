@@ -9,21 +9,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ipop_signal::{Host, HostPort, IceServers, Transport, TurnServer};
 use std::net::IpAddr;
 
-const KEY_LABEL: &[u8] = b"ipop relay v1";
 const HOUR_S: u64 = 3600;
 /// Expiry is rounded to full hours, so that asking twice gives the same answer.
 const LIFE_HOURS: u64 = 24;
 const USER_LEN_MAX: usize = 128;
 
-/// Makes and checks time-limited credentials for the relay.
+/// Makes and checks time-limited credentials for the relay, by a key that tickets do not carry.
 #[derive(Clone)]
 pub(crate) struct RelayKey(hmac::Key);
 
 impl RelayKey {
-    pub(crate) fn new(secret: &[u8; 32]) -> Self {
-        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let key = hmac::sign(&secret, KEY_LABEL);
-        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key.as_ref()))
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key))
     }
 
     /// User name, password and expiry.

@@ -5,7 +5,8 @@
 //! | `ca.crt`, `ca.key` | root that standard clients may be told to trust |
 //! | `leaf.crt`, `leaf.key` | what the hub shows; tickets pin it |
 //! | `domain` | the domain that all of it is for |
-//! | `secret` | 32 bytes in hexadecimal; written last, so it marks the others as complete |
+//! | `secret` | 32 bytes in hexadecimal, which tickets carry; written last of those above |
+//! | `relay.key` | 32 bytes in hexadecimal that never leave the hub |
 //! | `accounts.toml` | named accounts, see [`crate::accounts`] |
 
 use crate::error::HubError;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+const RELAY_KEY: &str = "relay.key";
 /// Pinned certificates do not expire by surprise.
 const LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// For clients whose clock is behind.
@@ -32,8 +34,11 @@ const CLOCK_SLACK: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The contents of a state directory.
 pub(crate) struct State {
-    /// What accounts and relay credentials are derived from.
+    /// What accounts are derived from; every ticket has it.
     pub(crate) secret: [u8; 32],
+    /// What relay credentials are derived from. Members must not make them, for they would choose
+    /// whose quota they use and when they end.
+    pub(crate) relay_key: [u8; 32],
     leaf: CertificateDer<'static>,
     ca: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -51,8 +56,12 @@ impl State {
             let (path, wanted) = (path.to_owned(), domain.to_owned());
             return Err(HubError::OtherDomain { path, found, wanted });
         }
+        if files::read(&path.join(RELAY_KEY))?.is_none() {
+            files::write(&path.join(RELAY_KEY), random_line()?.as_bytes())?;
+        }
         Ok(Self {
             secret: secret(path)?,
+            relay_key: hexadecimal(path, RELAY_KEY)?,
             leaf: certificate(path, "leaf.crt")?,
             ca: certificate(path, "ca.crt")?,
             key: key(path)?,
@@ -81,10 +90,20 @@ impl State {
 
 /// Reads the secret of a state directory that is there already.
 pub(crate) fn secret(path: &Path) -> Result<[u8; 32], HubError> {
-    let text = required(path, "secret")?;
+    hexadecimal(path, "secret")
+}
+
+fn hexadecimal(path: &Path, name: &str) -> Result<[u8; 32], HubError> {
+    let text = required(path, name)?;
     let text = String::from_utf8_lossy(&text);
     let bytes = from_hex(text.trim());
-    bytes.ok_or_else(|| damaged(path, "secret", "it is not 64 hexadecimal digits"))
+    bytes.ok_or_else(|| damaged(path, name, "it is not 64 hexadecimal digits"))
+}
+
+fn random_line() -> Result<String, HubError> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).map_err(cryptography)?;
+    Ok(format!("{}\n", to_hex(&bytes)))
 }
 
 fn make(path: &Path, domain: &str) -> Result<(), HubError> {
@@ -94,15 +113,13 @@ fn make(path: &Path, domain: &str) -> Result<(), HubError> {
     let leaf_key = KeyPair::generate().map_err(cryptography)?;
     let issuer = Issuer::new(ca, &ca_key);
     let leaf = leaf(domain)?.signed_by(&leaf_key, &issuer).map_err(cryptography)?;
-    let mut secret = [0; 32];
-    rand::fill(&mut secret).map_err(cryptography)?;
     let write = |name: &str, text: String| files::write(&path.join(name), text.as_bytes());
     write("ca.crt", ca_certificate.pem())?;
     write("ca.key", ca_key.serialize_pem())?;
     write("leaf.crt", leaf.pem())?;
     write("leaf.key", leaf_key.serialize_pem())?;
     write("domain", format!("{domain}\n"))?;
-    write("secret", format!("{}\n", to_hex(&secret)))
+    write("secret", random_line()?)
 }
 
 fn root(domain: &str) -> Result<CertificateParams, HubError> {
@@ -184,6 +201,8 @@ mod tests {
         let first = State::open(&path, "hub.test").unwrap();
         let second = State::open(&path, "hub.test").unwrap();
         assert_eq!(first.secret, second.secret);
+        assert_eq!(first.relay_key, second.relay_key);
+        assert_ne!(first.relay_key, first.secret);
         assert_eq!(first.leaf_sha256(), second.leaf_sha256());
         first.tls().unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
