@@ -70,19 +70,28 @@ fn show(
         let time = Duration::from_secs(flags.traffic);
         measure::traffic(&stage, &mut pairs, time, stop, bar)?;
     }
+    publish(flags, &pairs, bar)?;
     if flags.keep {
         keep(&stage, stop, bar);
     }
     Ok((pairs, stage))
 }
 
+/// Shows the table, and writes it for programs.
+fn publish(flags: &Lab, pairs: &[Pair], bar: &ProgressBar) -> Result<(), Failure> {
+    bar.suspend(|| print!("{}", report::table(pairs)));
+    let Some(path) = &flags.json else { return Ok(()) };
+    let text = report::json(pairs).map_err(Failure::failed)?;
+    std::fs::write(path, text)
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+}
+
 fn keep(stage: &Stage, stop: &AtomicBool, bar: &ProgressBar) {
     for node in stage.nodes() {
-        bar.println(format!(
-            "  ip netns exec {} ipop status --name {}",
-            node.site.node.name(),
-            node.name
-        ));
+        say(
+            bar,
+            &format!("  ip netns exec {} ipop status --name {}", node.site.node.name(), node.name),
+        );
     }
     bar.set_message("running until Ctrl-C");
     while !stop.load(Ordering::Relaxed) {
@@ -90,9 +99,24 @@ fn keep(stage: &Stage, stop: &AtomicBool, bar: &ProgressBar) {
     }
 }
 
+/// A line above the progress bar, or a plain one where there is no terminal to draw a bar on.
+fn say(bar: &ProgressBar, line: &str) {
+    if bar.is_hidden() {
+        println!("{line}");
+    } else {
+        bar.println(line);
+    }
+}
+
 fn nats(flags: &Lab) -> Result<Vec<Nat>, Failure> {
     if flags.nodes < 2 {
         return Err(Failure::usage("--nodes: a group needs at least 2"));
+    }
+    if flags.nodes > ipop_lab::SITES_MAX {
+        return Err(Failure::usage(format!(
+            "--nodes: the lab has room for {}",
+            ipop_lab::SITES_MAX
+        )));
     }
     let kinds: Result<Vec<Nat>, _> = flags.nat.iter().map(|name| name.parse()).collect();
     let kinds = kinds.map_err(|error| Failure::usage(format!("--nat: {error}")))?;

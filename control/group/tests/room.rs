@@ -403,6 +403,18 @@ fn a_new_machine_takes_a_dead_ones_address() {
 }
 
 #[test]
+fn an_address_is_free_as_soon_as_its_owner_has_left_the_room() {
+    let mut room = Room::new();
+    let a = room.add(200, plan(None));
+    let dying = room.add(3, plan(Some("10.77.0.2")));
+    let c = room.add(90, plan(Some("10.77.0.2")));
+    let address: IpAddr = "10.77.0.2".parse().unwrap();
+    assert_eq!(room.nodes[a].routes[&address], room.nodes[dying].fingerprint);
+    room.leave(dying);
+    assert_eq!(room.nodes[a].routes[&address], room.nodes[c].fingerprint);
+}
+
+#[test]
 fn goodbye_ends_the_link_at_once() {
     let mut room = Room::new();
     let (a, b) = (room.add(200, plan(None)), room.add(3, plan(None)));

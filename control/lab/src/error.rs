@@ -33,7 +33,7 @@ pub enum LabError {
     #[error("unknown NAT kind `{0}`: use one of {list}", list = crate::Nat::names())]
     UnknownNat(String),
     /// More sites than the address plan has room for.
-    #[error("{0} sites asked for: the lab has room for 200")]
+    #[error("{0} sites asked for: the lab has room for {max}", max = crate::SITES_MAX)]
     TooManySites(usize),
 }
 

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use crate::{Impairment, LabError, Namespace, Nat, Wire};
 
+/// Sites that an internet has room for.
+pub const SITES_MAX: usize = 200;
+
 /// The hub's address; further servers take the ones behind it.
 const HUB: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
 
@@ -105,7 +108,7 @@ impl Internet {
     /// When the system refuses a part, or the address plan is full.
     pub fn add_site(&mut self, nat: Nat, impairment: Impairment) -> Result<Site, LabError> {
         let number = self.sites + 1;
-        let octet = u8::try_from(number).ok().filter(|octet| *octet <= 200);
+        let octet = u8::try_from(number).ok().filter(|_| number <= SITES_MAX);
         let octet = octet.ok_or(LabError::TooManySites(number))?;
         self.sites = number;
         let delay = if impairment.delay.is_zero() { self.config.delay } else { impairment.delay };

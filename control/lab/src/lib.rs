@@ -25,7 +25,7 @@ mod tools;
 mod wire;
 
 pub use error::LabError;
-pub use internet::{Internet, InternetConfig, Site};
+pub use internet::{Internet, InternetConfig, SITES_MAX, Site};
 pub use nat::Nat;
 pub use netns::{Namespace, inside, remove_stale};
 pub use run::run;

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::icmp::Pinger;
 use crate::snapshot::Snapshot;
 
+use super::say;
 use super::stage::{Node, Stage};
 
 /// Pause between the pings that wait for a link.
@@ -62,10 +63,8 @@ pub(super) fn first_pings(
                 scope.spawn(move || {
                     wait_for_ping(nodes, pair, index, goes_on);
                     if let Some(seconds) = pair.first_ping {
-                        bar.println(format!(
-                            "  {} and {} linked after {seconds:.2} s",
-                            pair.names[0], pair.names[1]
-                        ));
+                        let [a, b] = &pair.names;
+                        say(bar, &format!("  {a} and {b} linked after {seconds:.2} s"));
                     }
                 })
             })

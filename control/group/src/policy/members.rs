@@ -87,6 +87,8 @@ impl GroupVpn {
         let carries = matches!(peer.state, LinkState::Up | LinkState::Disconnected);
         if carries {
             peer.departure = Some(now + DEPARTURE_GRACE);
+            // Who is in the room and claims the same address has it now.
+            self.settle_addresses();
         } else {
             self.close(fingerprint);
         }
