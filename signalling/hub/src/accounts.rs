@@ -113,7 +113,7 @@ pub(crate) fn add(path: &Path, name: &str) -> Result<String, HubError> {
 
 fn read(state: &Path) -> Result<Named, HubError> {
     let path = state.join(FILE);
-    let Some(bytes) = files::read(&path)? else { return Ok(Named::default()) };
+    let Some(bytes) = files::read_secret(&path)? else { return Ok(Named::default()) };
     let text = String::from_utf8_lossy(&bytes);
     toml::from_str(&text).map_err(|error| HubError::Damaged { path, reason: error.to_string() })
 }

@@ -43,6 +43,17 @@ pub enum HubError {
         /// What is wrong.
         reason: String,
     },
+    /// A file with secrets can be read or written by others than its owner.
+    #[error(
+        "{path} holds secrets and its mode is {mode:04o}, so others can reach them: run \
+         `chmod 600 {path}`; if somebody may have read it, remove the whole directory for a new hub"
+    )]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The ticket could not be written.
     #[error("cannot write the ticket to {path}: {source}. Name another file with --ticket-file")]
     TicketFile {

@@ -3,11 +3,14 @@
 use crate::error::HubError;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Nothing that we wrote is larger.
 const LEN_MAX: u64 = 1 << 20;
+const PERMISSIONS: u32 = 0o777;
+/// Permissions of the group and of everybody.
+const FOR_OTHERS: u32 = 0o077;
 
 /// Makes a directory for its owner alone, unless it is there.
 pub(crate) fn make_directory(path: &Path) -> Result<(), HubError> {
@@ -28,13 +31,30 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
 
 /// Reads a file; `None` when there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, HubError> {
+    Ok(read_with_mode(path)?.map(|(bytes, _)| bytes))
+}
+
+/// The same for what nobody but its owner may be able to read.
+pub(crate) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, HubError> {
+    match read_with_mode(path)? {
+        Some((_, mode)) if mode & FOR_OTHERS != 0 => {
+            Err(HubError::Exposed { path: path.to_owned(), mode })
+        }
+        read => Ok(read.map(|(bytes, _)| bytes)),
+    }
+}
+
+/// Contents and permission bits.
+fn read_with_mode(path: &Path) -> Result<Option<(Vec<u8>, u32)>, HubError> {
     let read = || {
         let mut bytes = Vec::new();
-        File::open(path)?.take(LEN_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        let file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & PERMISSIONS;
+        file.take(LEN_MAX).read_to_end(&mut bytes)?;
+        Ok((bytes, mode))
     };
     match read() {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(read) => Ok(Some(read)),
         Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HubError::File { action: "read", path: path.to_owned(), source }),
     }

@@ -94,7 +94,7 @@ pub(crate) fn secret(path: &Path) -> Result<[u8; 32], HubError> {
 }
 
 fn hexadecimal(path: &Path, name: &str) -> Result<[u8; 32], HubError> {
-    let text = required(path, name)?;
+    let text = required_secret(path, name)?;
     let text = String::from_utf8_lossy(&text);
     let bytes = from_hex(text.trim());
     bytes.ok_or_else(|| damaged(path, name, "it is not 64 hexadecimal digits"))
@@ -155,12 +155,16 @@ fn certificate(path: &Path, name: &str) -> Result<CertificateDer<'static>, HubEr
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, HubError> {
-    PrivateKeyDer::from_pem_slice(&required(path, "leaf.key")?)
+    PrivateKeyDer::from_pem_slice(&required_secret(path, "leaf.key")?)
         .map_err(|error| damaged(path, "leaf.key", &error.to_string()))
 }
 
 fn required(path: &Path, name: &str) -> Result<Vec<u8>, HubError> {
     files::read(&path.join(name))?.ok_or_else(|| damaged(path, name, "it is missing"))
+}
+
+fn required_secret(path: &Path, name: &str) -> Result<Vec<u8>, HubError> {
+    files::read_secret(&path.join(name))?.ok_or_else(|| damaged(path, name, "it is missing"))
 }
 
 fn damaged(path: &Path, name: &str, reason: &str) -> HubError {
@@ -219,6 +223,14 @@ mod tests {
         State::open(path, "hub.test").unwrap();
         let text = State::open(path, "other.test").err().unwrap().to_string();
         assert!(text.contains("--domain hub.test"), "{text}");
+        for secret in ["secret", "relay.key", "leaf.key"] {
+            let secret = path.join(secret);
+            std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).unwrap();
+            let text = State::open(path, "hub.test").err().unwrap().to_string();
+            let remedy = format!("chmod 600 {}", secret.display());
+            assert!(text.contains("0640") && text.contains(&remedy), "{text}");
+            std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        }
         std::fs::write(path.join("leaf.crt"), "nonsense").unwrap();
         let text = State::open(path, "hub.test").err().unwrap().to_string();
         assert!(text.contains("leaf.crt is damaged"), "{text}");
