@@ -220,7 +220,9 @@ fn policy(config: &HubConfig, service_ports: &[u16]) -> Policy {
 /// Domain and room as addresses write them.
 fn names(config: &HubConfig) -> Result<(String, String), HubError> {
     let domain = BareJid::new(&config.domain).ok().filter(|jid| jid.node().is_none());
+    let fits = |name: &String| name.len() <= crate::ticket::NAME_LEN_MAX;
     let domain = domain.map(|jid| jid.to_string()).filter(|domain| domain.is_ascii());
+    let domain = domain.filter(fits);
     let domain = domain.ok_or_else(|| {
         HubError::Configuration(format!(
             "{:?} cannot be a domain: use a DNS name such as ipop.internal",
@@ -228,7 +230,8 @@ fn names(config: &HubConfig) -> Result<(String, String), HubError> {
         ))
     })?;
     let room = BareJid::new(&format!("{}@{domain}", config.room)).ok();
-    let room = room.and_then(|jid| jid.node().map(ToString::to_string)).ok_or_else(|| {
+    let room = room.and_then(|jid| jid.node().map(ToString::to_string));
+    let room = room.filter(fits).ok_or_else(|| {
         let text = format!("{:?} cannot be a room: use a word such as ipop", config.room);
         HubError::Configuration(text)
     })?;

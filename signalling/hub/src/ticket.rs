@@ -26,7 +26,8 @@ const PREFIX: &str = "ipop1.";
 const VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 4;
 const TEXT_LEN_MAX: usize = 4096;
-const NAME_LEN_MAX: usize = 253;
+/// Longest name that a ticket carries, in bytes.
+pub(crate) const NAME_LEN_MAX: usize = 253;
 /// Most addresses that a ticket carries.
 pub const ADDRESSES_MAX: usize = 16;
 

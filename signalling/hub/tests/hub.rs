@@ -80,7 +80,10 @@ fn failures_name_the_way_out() {
         assert!(text.contains("--ticket-file"), "{text}");
         let other = HubConfig { domain: "other.test".into(), ..free.clone() };
         assert!(refusal(other).await.contains("--domain hub.test"));
-        for (domain, room) in [("a@b", "ipop"), ("", "ipop"), (DOMAIN, ""), (DOMAIN, "a@b")] {
+        let long = "a".repeat(254);
+        for (domain, room) in
+            [("a@b", "ipop"), ("", "ipop"), (DOMAIN, ""), (DOMAIN, "a@b"), (DOMAIN, &long)]
+        {
             let (domain, room) = (domain.to_owned(), room.to_owned());
             refusal(HubConfig { domain, room, ..free.clone() }).await;
         }
