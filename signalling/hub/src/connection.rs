@@ -5,7 +5,8 @@ use crate::outbox::{Budget, Outbox};
 use crate::pace::Pace;
 use crate::router::{BindError, Output, Router, SessionId};
 use crate::stanza::{self, refusal};
-use crate::stream::{self, Fault, ending};
+use crate::strangers::Strangers;
+use crate::stream::{self, CLOSE_PATIENCE, Fault, ending};
 use ipop_jingle::ns;
 use ipop_stream::{Assembler, Incoming};
 use minidom::Element;
@@ -15,11 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant as Deadline, sleep, timeout};
 
-/// Connections that are not logged in; it takes no password to make one.
-const STRANGERS_MAX: usize = 1024;
 /// From the connection to the bound resource.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that says nothing for so long is asked whether it is there.
@@ -28,8 +26,6 @@ const QUIET_TIME: Duration = Duration::from_secs(120);
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// A client that takes nothing for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the last words.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const RESOURCE_LEN: usize = 8;
 
 /// What all connections share.
@@ -38,7 +34,7 @@ pub(crate) struct Clients {
     inner: Mutex<Inner>,
     budget: Budget,
     /// Those who have yet to show who they are.
-    strangers: Semaphore,
+    strangers: Strangers,
 }
 
 struct Inner {
@@ -49,20 +45,19 @@ struct Inner {
 impl Clients {
     pub(crate) fn new(door: Door, router: Router) -> Self {
         let inner = Inner { router, outboxes: HashMap::new() };
-        let strangers = Semaphore::new(STRANGERS_MAX);
+        let strangers = Strangers::default();
         Self { door, inner: Mutex::new(inner), budget: Budget::default(), strangers }
     }
 
     /// Serves a client until one side ends it.
     pub(crate) async fn serve(&self, tcp: TcpStream, remote: SocketAddr) {
-        let Ok(stranger) = self.strangers.try_acquire() else {
-            return tracing::warn!(%remote, "turned away: too many are logging in");
+        let Some(stranger) = self.strangers.enter(remote.ip()) else {
+            tracing::warn!(%remote, "turned away: too many are logging in");
+            return self.turn_away(tcp).await;
         };
         let _ = tcp.set_nodelay(true);
         let reached_at = tcp.local_addr().map_or(remote.ip(), |local| local.ip());
-        let Ok(logged_in) = timeout(LOGIN_TIMEOUT, self.log_in(tcp, reached_at)).await else {
-            return tracing::debug!(%remote, "took too long to log in");
-        };
+        let logged_in = self.log_in(tcp, reached_at, Deadline::now() + LOGIN_TIMEOUT).await;
         drop(stranger);
         match logged_in {
             Err(fault) => tracing::debug!(%remote, ?fault, "did not log in"),
@@ -72,6 +67,11 @@ impl Clients {
                 tracing::info!(%remote, %user, ?fault, "gone");
             }
         }
+    }
+
+    /// Tells a client that there are too many.
+    pub(crate) async fn turn_away(&self, tcp: TcpStream) {
+        self.door.turn_away(tcp, "resource-constraint").await;
     }
 
     /// Ends all sessions, because the hub stops.
@@ -88,8 +88,9 @@ impl Clients {
         &self,
         tcp: TcpStream,
         reached_at: IpAddr,
+        deadline: Deadline,
     ) -> Result<(Stream, SessionId, Arc<Outbox>, String), Fault> {
-        let (mut stream, user) = self.door.admit(tcp).await?;
+        let (mut stream, user) = self.door.admit(tcp, deadline).await?;
         match self.bind(&mut stream, &user, reached_at).await {
             Ok((id, outbox)) => Ok((stream, id, outbox, user)),
             Err(fault) => {

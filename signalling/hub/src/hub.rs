@@ -26,6 +26,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections at a time, those that are not logged in included.
 const CONNECTIONS_MAX: usize = 8192;
+/// Beyond those, so many at a time hear why they are turned away; others just are.
+const TURNED_AWAY_MAX: usize = 256;
 /// For all clients to hear that the hub stops.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
 /// After an accept that failed, for lack of file descriptors say.
@@ -149,12 +151,16 @@ impl Hub {
                 () = &mut relay => {}
                 accepted = accept(&self.listeners) => {
                     let (tcp, remote) = accepted;
-                    if connections.len() >= CONNECTIONS_MAX {
-                        tracing::warn!(%remote, "turned away: {CONNECTIONS_MAX} connections");
+                    let clients = self.clients.clone();
+                    let count = connections.len();
+                    if count < CONNECTIONS_MAX {
+                        connections.spawn(async move { clients.serve(tcp, remote).await });
                         continue;
                     }
-                    let clients = self.clients.clone();
-                    connections.spawn(async move { clients.serve(tcp, remote).await });
+                    tracing::warn!(%remote, "turned away: {CONNECTIONS_MAX} connections");
+                    if count < CONNECTIONS_MAX + TURNED_AWAY_MAX {
+                        connections.spawn(async move { clients.turn_away(tcp).await });
+                    }
                 }
                 Some(_) = connections.join_next() => {}
             }

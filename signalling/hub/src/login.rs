@@ -5,7 +5,7 @@
 
 use crate::accounts::Accounts;
 use crate::scram::{First, Pending, ScramError};
-use crate::stream::{Fault, XmlStream};
+use crate::stream::{CLOSE_PATIENCE, Fault, XmlStream};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +13,7 @@ use ipop_jingle::ns;
 use ipop_stream::scram::Hash;
 use minidom::Element;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -31,16 +32,23 @@ pub(crate) struct Door {
 pub(crate) type Stream = XmlStream<TlsStream<TcpStream>>;
 
 impl Door {
-    /// Encrypts and logs in; the user name.
-    pub(crate) async fn admit(&self, tcp: TcpStream) -> Result<(Stream, String), Fault> {
-        let mut first = [0];
-        let is_tls = tcp.peek(&mut first).await? == 1 && first[0] == TLS_HELLO;
-        let tcp = if is_tls { tcp } else { self.upgrade(tcp).await? };
-        let tls = self.tls.accept(tcp).await.map_err(|error| {
+    /// Encrypts and logs in before the deadline; the user name.
+    pub(crate) async fn admit(
+        &self,
+        tcp: TcpStream,
+        deadline: Instant,
+    ) -> Result<(Stream, String), Fault> {
+        let tcp = if speaks_tls(&tcp, deadline).await? {
+            tcp
+        } else {
+            self.upgrade(tcp, deadline).await?
+        };
+        let accepted = timeout_at(deadline, self.tls.accept(tcp)).await;
+        let tls = accepted.map_err(|_| Fault::Gone)?.map_err(|error| {
             tracing::debug!(%error, "TLS failed");
             Fault::Gone
         })?;
-        let mut stream = XmlStream::new(tls);
+        let mut stream = XmlStream::new(tls, deadline);
         match self.log_in(&mut stream).await {
             Ok(user) => Ok((stream, user)),
             Err(fault) => {
@@ -50,8 +58,20 @@ impl Door {
         }
     }
 
-    async fn upgrade(&self, tcp: TcpStream) -> Result<TcpStream, Fault> {
-        let mut stream = XmlStream::new(tcp);
+    /// Tells a client why it is not even asked who it is.
+    pub(crate) async fn turn_away(&self, tcp: TcpStream, condition: &'static str) {
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        // Whoever speaks TLS at once would take the words for a broken server.
+        if speaks_tls(&tcp, deadline).await == Ok(false) {
+            let mut stream = XmlStream::new(tcp, deadline);
+            // What the client has said is taken first: unread, it would undo our answer.
+            let _ = stream.next().await;
+            stream.fail(&self.domain, Fault::Error(condition)).await;
+        }
+    }
+
+    async fn upgrade(&self, tcp: TcpStream, deadline: Instant) -> Result<TcpStream, Fault> {
+        let mut stream = XmlStream::new(tcp, deadline);
         match self.offer_tls(&mut stream).await {
             Ok(()) => {}
             Err(fault) => {
@@ -153,6 +173,15 @@ impl Door {
         let (verifier, known) = self.accounts.verifier(&user, hash);
         let (pending, challenge) = first.challenge(verifier, known, &BASE64.encode(nonce));
         Ok((pending, challenge, user))
+    }
+}
+
+/// Whether the client's first byte is that of TLS.
+async fn speaks_tls(tcp: &TcpStream, deadline: Instant) -> Result<bool, Fault> {
+    let mut first = [0];
+    match timeout_at(deadline, tcp.peek(&mut first)).await {
+        Ok(len) => Ok(len? == 1 && first[0] == TLS_HELLO),
+        Err(_) => Ok(false),
     }
 }
 

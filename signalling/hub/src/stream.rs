@@ -4,9 +4,13 @@ use ipop_jingle::ns;
 use ipop_stream::{Assembler, AssemblyError, Bounds, Excess, Header, Incoming};
 use minidom::Element;
 use minidom::element::escape;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
 
 const READ_CHUNK: usize = 16 * 1024;
+/// For the last words.
+pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// A client answers for all that it sends, so one that exceeds them is let go.
 const BOUNDS: Bounds = Bounds { stanza_len_max: 64 * 1024, depth_max: 32, excess: Excess::End };
 
@@ -40,11 +44,13 @@ pub(crate) struct XmlStream<Io> {
     assembler: Assembler,
     /// Our opening tag was sent.
     open: bool,
+    deadline: Instant,
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
-    pub(crate) fn new(io: Io) -> Self {
-        Self { io, assembler: Assembler::new(BOUNDS), open: false }
+    /// Past the deadline the client is not waited for any more.
+    pub(crate) fn new(io: Io, deadline: Instant) -> Self {
+        Self { io, assembler: Assembler::new(BOUNDS), open: false, deadline }
     }
 
     /// Exchanges opening tags, and says what may follow.
@@ -74,7 +80,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
             if let Some(incoming) = self.assembler.poll()? {
                 return Ok(incoming);
             }
-            read(&mut self.io, &mut self.assembler).await?;
+            let reading = read(&mut self.io, &mut self.assembler);
+            let read = timeout_at(self.deadline, reading).await;
+            read.map_err(|_| Fault::Error("connection-timeout"))??;
         }
     }
 
@@ -88,8 +96,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.io.write_all(bytes).await?;
-        Ok(self.io.flush().await?)
+        let write = async {
+            self.io.write_all(bytes).await?;
+            self.io.flush().await
+        };
+        Ok(timeout_at(self.deadline, write).await.map_err(|_| Fault::Gone)??)
     }
 
     /// Begins a new stream on the same connection.
@@ -119,8 +130,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> XmlStream<Io> {
             text = opening(domain).unwrap_or_default();
         }
         text.push_str(&ending(fault));
+        self.deadline = Instant::now() + CLOSE_PATIENCE;
         let _ = self.write(text.as_bytes()).await;
-        let _ = self.io.shutdown().await;
+        let _ = timeout(CLOSE_PATIENCE, self.io.shutdown()).await;
     }
 }
 
@@ -172,5 +184,23 @@ fn objection(header: &Header, domain: &str) -> Option<&'static str> {
         Some("unsupported-version")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn whoever_takes_too_long_is_told() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        client.write_all(b"<stream:stream").await.unwrap();
+        let mut stream = XmlStream::new(server, Instant::now() + Duration::from_millis(20));
+        let fault = stream.open("hub.test", "").await.unwrap_err();
+        stream.fail("hub.test", fault).await;
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        assert!(said.contains("<stream:stream") && said.contains("connection-timeout"), "{said}");
+        assert!(said.ends_with("</stream:stream>"), "{said}");
     }
 }

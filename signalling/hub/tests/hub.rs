@@ -9,8 +9,9 @@ use common::{DOMAIN, HubServer, network};
 use ipop_hub::{Hub, HubConfig, HubError, Ticket};
 use ipop_signal::{Action, FatalCause, Happening, SessionId};
 use ipop_xmpp::Config;
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
 const UID_A: &str = "00112233445566778899aabbccddeeff00112233";
@@ -107,23 +108,58 @@ async fn refusal(config: HubConfig) -> String {
 
 /// What the hub says to somebody who speaks no TLS.
 fn answer_to(text: &str) -> String {
-    let mut tcp = TcpStream::connect("127.0.0.1:5223").unwrap();
+    answer_on(TcpStream::connect("127.0.0.1:5223").unwrap(), text)
+}
+
+fn answer_on(mut tcp: TcpStream, text: &str) -> String {
     tcp.write_all(text.as_bytes()).unwrap();
     let mut answer = String::new();
     let _ = tcp.read_to_string(&mut answer);
     answer
 }
 
+fn opening(to: &str) -> String {
+    format!(
+        "<stream:stream to='{to}' version='1.0' xmlns='jabber:client' \
+         xmlns:stream='http://etherx.jabber.org/streams'>"
+    )
+}
+
+/// A connection from another address of this machine.
+fn connection_from(ip: [u8; 4]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], 5223)).into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn one_address_cannot_hold_the_door_shut() {
+    network::private("one_address_cannot_hold_the_door_shut", async {
+        let _server = HubServer::new();
+        let connect = || TcpStream::connect("127.0.0.1:5223").unwrap();
+        let idle: Vec<_> = (0..512).map(|_| connect()).collect();
+        let answer = answer_to(&opening(DOMAIN));
+        assert!(answer.contains("resource-constraint"), "{answer}");
+        assert!(answer.ends_with("</stream:stream>"), "{answer}");
+        let ended = opening(DOMAIN) + "</stream:stream>";
+        let answer = answer_on(connection_from([127, 0, 0, 2]), &ended);
+        assert!(answer.contains("<starttls"), "{answer}");
+        drop(idle);
+        // The hub has to see them go first.
+        let is_open = |_: &u32| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            answer_to(&ended).contains("<starttls")
+        };
+        assert!((0..100).any(|attempt| is_open(&attempt)));
+    });
+}
+
 #[test]
 fn streams_that_break_the_rules_end_with_an_error() {
     network::private("streams_that_break_the_rules_end_with_an_error", async {
         let _server = HubServer::new();
-        let open = |to: &str| {
-            format!(
-                "<stream:stream to='{to}' version='1.0' xmlns='jabber:client' \
-                 xmlns:stream='http://etherx.jabber.org/streams'>"
-            )
-        };
+        let open = opening;
         for (said, condition) in [
             ("GET / HTTP/1.1\r\n\r\n".to_owned(), "not-well-formed"),
             ("<html/>".to_owned(), "invalid-namespace"),
