@@ -158,6 +158,10 @@ fn request(
     for attribute in attributes(id) {
         message.add_attribute(&*attribute).unwrap();
     }
+    sign(message, user)
+}
+
+fn sign(mut message: MessageWriteVec, user: &User) -> Vec<u8> {
     if !user.nonce.is_empty() {
         message.add_attribute(&Username::new(&user.name).unwrap()).unwrap();
         message.add_attribute(&Realm::new(REALM).unwrap()).unwrap();
@@ -406,10 +410,49 @@ fn what_once_ended_the_machine_is_not_even_answered() {
 mod fuzz {
     use super::*;
     use proptest::prelude::*;
+    use turn_server_proto::types::stun::attribute::{AttributeType, RawAttribute};
 
     fn attribute() -> impl Strategy<Value = (u16, Vec<u8>)> {
         let kind = prop_oneof![0u16..0x30, 0x8020u16..0x8030, any::<u16>()];
         (kind, prop::collection::vec(any::<u8>(), 0..40))
+    }
+
+    /// Attributes of TURN with values of about the right shape.
+    fn likely_attribute() -> impl Strategy<Value = (u16, Vec<u8>)> {
+        let bytes = |len| prop::collection::vec(any::<u8>(), len);
+        let address = (1u8..3, bytes(20..21)).prop_map(|(family, mut value)| {
+            (value[0], value[1]) = (0, family);
+            value.truncate(if family == 1 { 8 } else { 20 });
+            value
+        });
+        let word = prop_oneof![
+            bytes(4..5),
+            (0u8..4).prop_map(|first| vec![first, 0, 0, 0]),
+            Just(vec![0x40, 0, 0, 0]),
+            Just(vec![17, 0, 0, 0]),
+            Just(vec![0; 4]),
+        ];
+        let words = [0x0c, 0x0d, 0x17, 0x19, 0x2a, 0x18, 0x1a, 0x8000];
+        prop_oneof![
+            (prop::sample::select(&[0x12, 0x16, 0x20][..]), address),
+            (prop::sample::select(words.to_vec()), word),
+            (Just(0x22), bytes(8..9)),
+            (Just(0x13), bytes(0..40)),
+            (Just(0x1e), bytes(32..33)),
+            attribute(),
+        ]
+    }
+
+    /// A request with attributes of any kind, as far as a request can have them, and a password.
+    fn signed(user: &User, method: Method, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut message = Message::builder_request(method, MessageWriteVec::new());
+        for (kind, value) in attributes {
+            let is_of_password = [0x06, 0x08, 0x14, 0x15, 0x1c, 0x8028].contains(kind);
+            if !is_of_password && !message.has_attribute(AttributeType::new(*kind)) {
+                let _ = message.add_attribute(&RawAttribute::new((*kind).into(), value));
+            }
+        }
+        sign(message, user)
     }
 
     proptest! {
@@ -435,6 +478,42 @@ mod fuzz {
             datagram.extend_from_slice(&body);
             world.say(place(1), &datagram);
             world.pass(1);
+        }
+
+        /// A member's requests get further into the machine than a stranger's.
+        #[test]
+        fn what_members_send_never_panics(
+            steps in prop::collection::vec(
+                (
+                    prop_oneof![0u16..0x10, any::<u16>()],
+                    prop::collection::vec(likely_attribute(), 0..6),
+                    any::<bool>(),
+                    0u64..700,
+                ),
+                1..12,
+            ),
+        ) {
+            let mut world = World::new();
+            let mut user = world.user("alice");
+            world.allocate(place(1), &mut user).unwrap();
+            world.bind(place(1), &mut user, 0x4000, "198.51.100.7:9").unwrap();
+            for (method, attributes, is_whole, seconds) in &steps {
+                let datagram = signed(&user, Method::new(*method & 0x0fff), attributes);
+                let datagram = match is_whole {
+                    true => datagram,
+                    false => datagram[..datagram.len() / 2].to_vec(),
+                };
+                if let Some(answer) = world.say(place(1), &datagram)
+                    && let Ok(message) = Message::from_bytes(&answer)
+                {
+                    user.nonce = nonce_of(&message, &user.nonce);
+                }
+                let peer = at("198.51.100.7:9");
+                for relay in world.sockets.clone() {
+                    let _ = world.relay.handle_peer(world.now.at, relay, peer, &datagram);
+                }
+                world.pass(*seconds);
+            }
         }
 
         #[test]
