@@ -7,7 +7,8 @@
 //! those are few and short-lived.
 //!
 //! The way of a datagram: [`guard`] (is it fit to be looked at?), the client's machine, [`policy`]
-//! (may it go there?), a socket ([`sockets`]).
+//! (may it go there?), a socket ([`sockets`]). What one client sends to another's relay address
+//! stays inside: the way out and back in may not exist where a NAT stands before the hub.
 
 mod client;
 mod guard;
@@ -73,6 +74,13 @@ pub(crate) struct Now {
     pub(crate) unix_s: u64,
 }
 
+/// A relay socket in use.
+struct Lent {
+    place: Place,
+    /// As peers see it; `None` while it is being opened.
+    address: Option<SocketAddr>,
+}
+
 /// See the [module](self).
 pub(crate) struct Relay {
     key: RelayKey,
@@ -84,7 +92,9 @@ pub(crate) struct Relay {
     clients: HashMap<Place, Client>,
     /// Clients without an allocation, the oldest first.
     strangers: VecDeque<(Instant, Place)>,
-    relays: HashMap<RelayId, Place>,
+    relays: HashMap<RelayId, Lent>,
+    /// Relay addresses as peers see them.
+    addresses: HashMap<SocketAddr, RelayId>,
     /// Relay addresses of each user.
     shares: HashMap<String, usize>,
     count: u64,
@@ -103,6 +113,7 @@ impl Relay {
             clients: HashMap::new(),
             strangers: VecDeque::new(),
             relays: HashMap::new(),
+            addresses: HashMap::new(),
             shares: HashMap::new(),
             count: 0,
             scratch: vec![0; guard::DATAGRAM_LEN_MAX + 64],
@@ -143,7 +154,14 @@ impl Relay {
         match effect {
             Effect::Reply(len) => Some(Datagram::ToClient(place, &self.scratch[..len])),
             Effect::Forward { relay, to, range } => {
-                Some(Datagram::ToPeer(relay, to, datagram.get(range)?))
+                let data = datagram.get(range)?;
+                match self.addresses.get(&to).copied() {
+                    Some(other) => {
+                        let from = self.relays.get(&relay)?.address?;
+                        self.handle_peer(now.at, other, from, data)
+                    }
+                    None => Some(Datagram::ToPeer(relay, to, data)),
+                }
             }
             Effect::Nothing => None,
         }
@@ -157,7 +175,7 @@ impl Relay {
         from: SocketAddr,
         datagram: &[u8],
     ) -> Option<Datagram<'_>> {
-        let place = *self.relays.get(&relay)?;
+        let place = self.relays.get(&relay)?.place;
         let client = self.clients.get_mut(&place)?;
         let now = client::instant(self.start, now);
         let len = client.handle_peer(now, relay, from, datagram, &mut self.scratch)?;
@@ -166,9 +184,12 @@ impl Relay {
 
     /// The socket that was asked for: its address as peers see it.
     pub(crate) fn opened(&mut self, now: Instant, relay: RelayId, address: Option<SocketAddr>) {
-        let Some(place) = self.relays.get(&relay).copied() else { return };
-        if address.is_none() {
-            self.relays.remove(&relay);
+        let Some(lent) = self.relays.get_mut(&relay) else { return };
+        let place = lent.place;
+        lent.address = address;
+        match address {
+            Some(address) => drop(self.addresses.insert(address, relay)),
+            None => drop(self.relays.remove(&relay)),
         }
         if let Some(client) = self.clients.get_mut(&place) {
             client.opened(client::instant(self.start, now), relay, address);
@@ -225,12 +246,13 @@ impl Relay {
                     *share += 1;
                     self.count += 1;
                     let relay = RelayId(self.count);
-                    self.relays.insert(relay, place);
+                    self.relays.insert(relay, Lent { place, address: None });
                     client.opening(relay, ipv6);
                     self.outputs.push_back(Output::Open { relay, place, ipv6 });
                 }
                 client::Wish::Close(relay) => {
-                    self.relays.remove(&relay);
+                    let address = self.relays.remove(&relay).and_then(|lent| lent.address);
+                    address.map(|address| self.addresses.remove(&address));
                     self.outputs.push_back(Output::Close(relay));
                     release(&mut self.shares, client.user());
                 }

@@ -208,6 +208,23 @@ fn data_travel_both_ways() {
 }
 
 #[test]
+fn between_two_relay_addresses_data_stay_inside() {
+    let mut world = World::new();
+    let (mut alice, mut bob) = (world.user("alice"), world.user("bob"));
+    let of_alice = world.allocate(place(1), &mut alice).unwrap().to_string();
+    let of_bob = world.allocate(place(2), &mut bob).unwrap().to_string();
+    world.bind(place(1), &mut alice, 0x4000, &of_bob).unwrap();
+    let channel = [0x40, 0, 0, 1, b'a', 0, 0, 0];
+    // Bob has not asked for it yet.
+    assert_eq!(world.relay.handle_client(world.now, place(1), &channel), None);
+    world.bind(place(2), &mut bob, 0x4001, &of_alice).unwrap();
+    let sent = world.relay.handle_client(world.now, place(1), &channel);
+    assert_eq!(sent, Some(Datagram::ToClient(place(2), &[0x40, 1, 0, 1, b'a'])));
+    world.pass(601);
+    assert!(world.relay.addresses.is_empty() && world.relay.relays.is_empty());
+}
+
+#[test]
 fn passwords_are_those_of_the_hub_and_end() {
     let mut world = World::new();
     let mut user = world.user("alice");
