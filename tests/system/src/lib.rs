@@ -16,6 +16,7 @@ mod certificates;
 mod datapath;
 mod hub;
 mod node;
+mod ping;
 mod process;
 mod scratch;
 mod servers;
@@ -26,11 +27,12 @@ pub use certificates::Certificates;
 pub use datapath::Datapath;
 pub use hub::Hub;
 pub use node::{Node, NodeConfig};
+pub use ping::{Pinging, assert_all_answer};
 pub use process::{Ended, Process, binary, ended, is_running};
 pub use scratch::Scratch;
 pub use servers::{Coturn, Ejabberd, Prosody, USERS, XmppServer, turn_credential};
 pub use stage::{GROUP_PREFIX, Stage};
-pub use traffic::{Pinging, Transfer, answers, iperf3, ping, transfer};
+pub use traffic::{Transfer, answers, iperf3, transfer};
 
 use std::time::{Duration, Instant};
 

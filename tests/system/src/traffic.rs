@@ -1,4 +1,4 @@
-//! Traffic through the overlay, checked byte by byte and packet by packet.
+//! Traffic through the overlay, checked byte by byte.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -92,11 +92,6 @@ fn fill(block: &mut [u8], start: u64) {
     }
 }
 
-/// Runs `ping <words>` on the node's machine: packets sent and answered.
-pub fn ping(from: &Node, words: &str) -> (u32, u32) {
-    Pinging::start(from, words).finish()
-}
-
 /// Who answers `ping <words>`, by address, as seen from the node's machine.
 pub fn answers(from: &Node, words: &str) -> BTreeSet<IpAddr> {
     let output = from.command("ping").args(words.split_whitespace()).output().unwrap();
@@ -107,42 +102,6 @@ pub fn answers(from: &Node, words: &str) -> BTreeSet<IpAddr> {
             word.trim_end_matches(':').split('%').next().unwrap_or_default().to_owned()
         });
     senders.filter_map(|sender| sender.parse().ok()).collect()
-}
-
-/// A ping that runs while the test does something.
-#[derive(Debug)]
-pub struct Pinging {
-    process: Process,
-    scratch: Scratch,
-}
-
-impl Pinging {
-    /// Starts `ping <words>` on the node's machine; give it a count.
-    pub fn start(from: &Node, words: &str) -> Self {
-        let scratch = Scratch::new();
-        let mut command = from.command("ping");
-        command.arg("-q").args(words.split_whitespace());
-        let process = Process::start(command, scratch.path("ping"));
-        Self { process, scratch }
-    }
-
-    /// Whether it still pings.
-    pub fn is_running(&mut self) -> bool {
-        self.process.is_running()
-    }
-
-    /// Waits for its end: packets sent and answered.
-    pub fn finish(mut self) -> (u32, u32) {
-        self.process.wait(Duration::from_secs(120)).expect("ping ends");
-        let text = self.scratch.read("ping");
-        let line = text.lines().find(|line| line.contains("packets transmitted"));
-        let line = line.unwrap_or_else(|| panic!("ping: {text} (Debian's package iputils-ping)"));
-        let number = |word: &str| -> u32 {
-            let part = line.split(',').find(|part| part.contains(word)).unwrap_or("0");
-            part.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
-        };
-        (number("transmitted"), number("received"))
-    }
 }
 
 /// Runs an iperf3 server on one node and `iperf3 -c <address> <words>` on the other.

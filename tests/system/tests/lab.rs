@@ -94,16 +94,14 @@ fn a_lab_that_is_kept_runs_until_ctrl_c() {
     let (command, name) = lab("--nodes 2 --nat none --traffic 0 --keep");
     let mut process = Process::start(command, scratch.path("log"));
     let pid = process.pid().as_raw_nonzero().get().cast_unsigned();
-    let first = format!("{name}1");
-    eventually("the nodes are linked", Duration::from_secs(30), || {
-        let mut wait = Command::new("ip");
-        let namespaces = ipop_lab::run("ip netns list").unwrap_or_default();
-        let ours = |line: &&str| line.starts_with(&format!("ipl{pid}-")) && line.contains("node1");
-        let Some(line) = namespaces.lines().find(ours) else { return false };
-        let namespace = line.split_whitespace().next().unwrap_or_default();
-        wait.args(["netns", "exec", namespace]).arg(binary());
-        wait.args(["wait", "--timeout", "1", "--name", &first]).output().unwrap().status.success()
+    eventually("it says how to look at the nodes", Duration::from_secs(30), || {
+        process.log().contains(&format!("ipop status --name {name}2"))
     });
+    let text = process.log();
+    let line = text.lines().find(|line| line.contains(&format!("--name {name}1"))).unwrap();
+    let line = line.trim().replace(" ipop ", &format!(" {} ", binary().display()));
+    let shown = ipop_lab::run(&line).unwrap();
+    assert!(shown.contains("1 of 1 up"), "{shown}");
     process.signal(Signal::INT);
     let status = process.wait(Duration::from_secs(20)).expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", process.log());

@@ -7,19 +7,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipop_lab::{Impairment, Nat};
-use ipop_system_tests::{Node, NodeConfig, Stage, eventually, ping};
+use ipop_system_tests::{Node, NodeConfig, Stage, assert_all_answer, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn assert_all_answer(nodes: &[Node]) {
-    for from in nodes {
-        for to in nodes.iter().filter(|to| to.name != from.name) {
-            for address in [to.v4(), to.v6()] {
-                assert_eq!(ping(from, &format!("-c 3 -i 0.05 {address}")), (3, 3), "{address}");
-            }
-        }
-    }
-}
 
 #[test]
 fn a_third_joins_and_leaves() {
