@@ -21,8 +21,8 @@
 //!
 //! Bounds: 8192 connections, 1024 of them (512 of one address) without login, for 30 seconds;
 //! stanzas of 64 KiB; 256 KiB per second and client beyond a burst, what goes to whole rooms
-//! counted too; 4 MiB waiting for a slow reader and 256 MiB for all; rooms of 1024; 32 relay addresses per
-//! user. Who exceeds what hurts others is let go with a stream error.
+//! counted too; 4 MiB waiting for a slow reader and 256 MiB for all; rooms of 1024; 32 relay
+//! addresses per user. Who exceeds what hurts others is let go with a stream error.
 //!
 //! The relay never sends to loopback, link-local, multicast, broadcast, unspecified or reserved
 //! addresses, nor to the hub's own ports. It does send to private addresses unless
