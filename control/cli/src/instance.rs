@@ -110,6 +110,10 @@ impl RunDir {
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
+            // Its files, and with them its hold on the segment, go after its memory.
+            while has_files(pid) && Instant::now() < deadline + ORPHAN_PATIENCE {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 
@@ -168,6 +172,14 @@ impl RunDir {
 /// Process ids come round again: a stranger under an old id is not the instance.
 fn is_ipop(pid: Pid) -> bool {
     command_line(pid).iter().any(|word| word == b"up")
+}
+
+/// Whether a process may still hold files: it is there, and more than an entry for its parent.
+fn has_files(pid: Pid) -> bool {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let stat = fs::read_to_string(path).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| state != "Z" && state != "X")
 }
 
 /// The words that a process was started with; none once it has ended.

@@ -39,13 +39,6 @@ pub fn run(flags: &Lab) -> Result<ExitCode, Failure> {
     });
     bar.finish_and_clear();
     let pairs = outcome?;
-    print!("{}", report::table(&pairs));
-    if let Some(path) = &flags.json {
-        let text = report::json(&pairs).map_err(Failure::failed)?;
-        std::fs::write(path, text).map_err(|error| {
-            Failure::failed(format!("cannot write {}: {error}", path.display()))
-        })?;
-    }
     let apart = pairs.iter().filter(|pair| pair.first_ping.is_none()).count();
     if apart > 0 {
         return Err(Failure::failed(format!("{apart} of {} pairs have no link", pairs.len())));

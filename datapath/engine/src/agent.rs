@@ -31,6 +31,9 @@ use crate::steering::{Events, Refusal};
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
 /// How often the machine's addresses are looked at.
 const HOSTS_PAUSE: Duration = Duration::from_secs(2);
+/// When a new route is announced to the host once more: for a second after a change the kernel
+/// believes nobody who says that an address has moved.
+const ANNOUNCE_AGAIN: Duration = Duration::from_millis(1500);
 /// Notes and commands handled in one turn at most.
 const INPUTS_PER_TURN: usize = 256;
 /// How long goodbyes have to leave before the worker is stopped.
@@ -85,6 +88,8 @@ pub(crate) struct Agent {
     channels: BTreeMap<u32, Option<u16>>,
     /// Orders that found the worker's queue full.
     backlog: VecDeque<ToWorker>,
+    /// Hardware addresses of peers whose routes are to be announced again, and when.
+    announcements: Vec<(Instant, [u8; 6])>,
     hosts: BTreeSet<SocketAddr>,
     next_report: Instant,
     next_hosts: Instant,
@@ -99,6 +104,7 @@ impl Agent {
             sessions: BTreeMap::new(),
             channels: BTreeMap::new(),
             backlog: VecDeque::new(),
+            announcements: Vec::new(),
             hosts: BTreeSet::new(),
             next_report: now,
             next_hosts: now,
@@ -146,6 +152,7 @@ impl Agent {
             self.next_report = now + REPORT_PAUSE;
             self.parts.holder.beat(unix_ms());
             self.show_links();
+            self.announce_again(now);
             self.order(ToWorker::Report);
         }
         self.flush_orders();
@@ -253,6 +260,15 @@ impl Agent {
             let list: Vec<_> = hosts.iter().copied().collect();
             self.parts.node.set_hosts(now, &list);
             self.hosts = hosts;
+        }
+    }
+
+    fn announce_again(&mut self, now: Instant) {
+        let (due, later) = self.announcements.drain(..).partition(|(at, _)| *at <= now);
+        self.announcements = later;
+        let due: Vec<(Instant, [u8; 6])> = due;
+        for (_, mac) in due {
+            self.order(ToWorker::Announce(mac));
         }
     }
 

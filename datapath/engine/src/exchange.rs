@@ -54,6 +54,8 @@ pub(crate) enum ToWorker {
         /// The peer's hardware address.
         mac: [u8; 6],
     },
+    /// Tell the host again where a peer's addresses are.
+    Announce([u8; 6]),
     /// Forget a route.
     RemoveRoute {
         /// Network address.

@@ -151,6 +151,7 @@ impl<P: Port> Worker<P> {
                 self.pipeline.add_route(address, prefix, mac);
                 self.announce(&mac);
             }
+            ToWorker::Announce(mac) => self.announce(&mac),
             ToWorker::RemoveRoute { address, prefix } => {
                 self.pipeline.remove_route(address, prefix);
             }

@@ -8,7 +8,7 @@ use ipop_link::{OpenLink, TurnServer};
 use ipop_steer::{self as steer, Command, Event, IceCredentials, RefusalReason};
 use ipop_wire::mac_of;
 
-use super::Agent;
+use super::{ANNOUNCE_AGAIN, Agent};
 use crate::exchange::ToWorker;
 use crate::steering::{Refusal, candidate_in, candidate_out, credentials, link_state, network};
 
@@ -43,7 +43,7 @@ impl Agent {
             }
             Command::CloseLink { peer } => self.on_close(now, id(peer)),
             Command::AddRoute { peer, address, prefix } => {
-                self.on_add_route(id(peer), address, prefix)
+                self.on_add_route(now, id(peer), address, prefix)
             }
             Command::RemoveRoute { address, prefix } => self.on_remove_route(address, prefix),
             Command::Snapshot => {
@@ -117,6 +117,7 @@ impl Agent {
 
     fn on_add_route(
         &mut self,
+        now: Instant,
         peer: Fingerprint,
         address: IpAddr,
         prefix: u8,
@@ -132,7 +133,9 @@ impl Agent {
         if let Some(owner) = self.peers.get_mut(&peer) {
             owner.routes.push(route);
         }
-        self.order(ToWorker::AddRoute { address, prefix, mac: mac_of(&peer.0) });
+        let mac = mac_of(&peer.0);
+        self.order(ToWorker::AddRoute { address, prefix, mac });
+        self.announcements.push((now + ANNOUNCE_AGAIN, mac));
         Ok(())
     }
 
