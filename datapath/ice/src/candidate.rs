@@ -52,9 +52,12 @@ impl Candidate {
     /// Whether an address may be sent checks to, whoever named it.
     pub(crate) fn is_usable(&self) -> bool {
         let ip = self.address.ip();
+        // One that is mapped into IPv6 would be none of these.
+        let is_mapped = ip.to_canonical() != ip;
         let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
         self.address.port() != 0
             && !is_broadcast
+            && !is_mapped
             && !ip.is_unspecified()
             && !ip.is_multicast()
             && !ip.is_loopback()
