@@ -159,6 +159,12 @@ impl Pair {
         self.missed == 0 && self.check.as_ref().is_some_and(|check| check.nominates)
     }
 
+    /// To be checked when its turn comes, whatever was planned before.
+    pub(crate) fn wait(&mut self) {
+        self.state = PairState::Waiting;
+        self.refresh_at = None;
+    }
+
     /// It does not work; it is looked at again after `pause`.
     pub(crate) fn give_up(&mut self, now: Instant, pause: Duration) {
         self.check = None;
@@ -185,7 +191,8 @@ impl Pair {
         self.state == PairState::Succeeded
     }
 
-    /// Pair priority (RFC 8445 section 6.1.2.3).
+    /// Pair priority (RFC 8445 section 6.1.2.3). Nobody is kept from naming priorities beyond the
+    /// 31 bits of the standard, so it saturates.
     pub(crate) fn priority(&self, controlling: bool) -> u64 {
         let (g, d) = if controlling {
             (self.local_priority, self.remote_priority)
@@ -193,7 +200,7 @@ impl Pair {
             (self.remote_priority, self.local_priority)
         };
         let (g, d) = (u64::from(g), u64::from(d));
-        (g.min(d) << 32) + 2 * g.max(d) + u64::from(g > d)
+        (g.min(d) << 32).saturating_add(2 * g.max(d) + u64::from(g > d))
     }
 
     /// Smooths the round trip as RFC 6298 does.

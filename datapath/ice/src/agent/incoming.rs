@@ -122,9 +122,19 @@ impl Agent {
         let Some(theirs) = theirs else { return false };
         let we_keep = self.controlling == (self.config.tie_breaker >= theirs);
         if !we_keep {
-            self.controlling = !self.controlling;
+            self.switch_role();
         }
         we_keep
+    }
+
+    /// Takes the other role. Nominations of the old one are void: only a controlling end says
+    /// USE-CANDIDATE, and only a controlled one follows it.
+    fn switch_role(&mut self) {
+        self.controlling = !self.controlling;
+        for pair in &mut self.pairs {
+            pair.withdraw();
+            pair.nominated_by_peer = false;
+        }
     }
 
     fn answer(&mut self, packet: Packet<'_>, answer: Builder) {
@@ -156,7 +166,7 @@ impl Agent {
                 }
             }
             _ => {
-                pair.state = PairState::Waiting;
+                pair.wait();
                 if !self.triggered.contains(&key) {
                     self.triggered.push_back(key);
                 }
@@ -204,10 +214,10 @@ impl Agent {
         pair.nominated = false;
         if message.error().is_some_and(|error| error.code == ROLE_CONFLICT) {
             // Change roles unless that has happened already since the check was sent.
+            pair.wait();
             if self.controlling == sending.controlling {
-                self.controlling = !self.controlling;
+                self.switch_role();
             }
-            pair.state = PairState::Waiting;
             self.triggered.push_back((packet.local, packet.remote));
         } else {
             pair.give_up(now, RETRY_PAUSE);

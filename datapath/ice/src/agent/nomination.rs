@@ -98,7 +98,8 @@ impl Agent {
             self.plan_refresh(now, index);
             self.outputs.push_back(Output::Selected(self.describe(index)));
         }
-        if self.pairs[index].missed == 0 {
+        // A first pair that has just missed an answer may still be the only one there is.
+        if self.state == State::Checking || self.pairs[index].missed == 0 {
             self.set_state(State::Connected);
         }
     }

@@ -30,8 +30,11 @@ impl Agent {
         if matches!(self.state, State::New | State::Failed) {
             return;
         }
+        if self.deadline().is_some_and(|at| at <= now) {
+            return self.fail();
+        }
         self.retransmit(now);
-        self.expire(now);
+        self.notice_silence(now);
         self.refresh(now);
         self.launch_if_due(now);
         self.nominate(now);
@@ -182,11 +185,8 @@ impl Agent {
         }
     }
 
-    /// Ends what has lasted too long without an answer.
-    fn expire(&mut self, now: Instant) {
-        if self.deadline().is_some_and(|at| at <= now) {
-            return self.fail();
-        }
+    /// Looks for another pair when the selected one does not answer.
+    fn notice_silence(&mut self, now: Instant) {
         let Some(index) = self.selected.and_then(|key| self.find(key)) else { return };
         let pair = &self.pairs[index];
         let silent = pair.missed >= MISSED_MAX || !pair.is_valid();
@@ -197,12 +197,12 @@ impl Agent {
             for pair in self.pairs.iter_mut().filter(|pair| pair.check.is_none()) {
                 match pair.state {
                     PairState::Succeeded => pair.refresh_at = Some(now),
-                    _ => pair.state = PairState::Waiting,
+                    _ => pair.wait(),
                 }
             }
         } else if self.state == State::Disconnected {
             for pair in self.pairs.iter_mut().filter(|pair| pair.state == PairState::Failed) {
-                pair.state = PairState::Waiting;
+                pair.wait();
             }
         }
     }
@@ -228,8 +228,11 @@ impl Agent {
         }
     }
 
-    /// When a valid pair is checked next.
+    /// When a valid pair is checked next; a check under way plans the next one at its end.
     pub(super) fn plan_refresh(&mut self, now: Instant, index: usize) {
+        if self.pairs[index].check.is_some() {
+            return;
+        }
         let is_selected = self.selected == Some(self.key(index));
         let mean = if is_selected { CONSENT_PAUSE } else { WARM_PAUSE };
         let spread = 0.8 + 0.4 * (self.random.number() >> 11) as f64 / (1u64 << 53) as f64;

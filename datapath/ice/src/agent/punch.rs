@@ -109,8 +109,7 @@ impl Agent {
             if rank < BURST {
                 self.start_check(now, index, false);
             } else {
-                self.pairs[index].state = PairState::Waiting;
-                self.pairs[index].refresh_at = None;
+                self.pairs[index].wait();
             }
         }
     }
