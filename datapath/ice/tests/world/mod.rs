@@ -43,6 +43,19 @@ pub fn can_be_direct(a: Nat, b: Nat) -> bool {
     !((a == Nat::Symmetric && hard(b)) || (b == Nat::Symmetric && hard(a)))
 }
 
+/// Where the ends are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// Behind routers with addresses of their own.
+    Apart,
+    /// In one network: they reach each other's hosts, and share a public address.
+    Lan,
+    /// Behind one public address that can be reached from behind it, from its outside.
+    Hairpin,
+    /// Behind one public address that cannot be reached from behind it.
+    NoHairpin,
+}
+
 /// An agent of any make.
 pub enum Party {
     Ours(Box<Agent>),
@@ -55,6 +68,8 @@ pub struct End {
     pub host: SocketAddr,
     pub public: IpAddr,
     pub relay: SocketAddr,
+    /// The first port of its router.
+    first_port: u16,
     /// Counts up when the router forgets everything.
     pub epoch: u16,
     /// Flows through the router, by outer port and remote, and when they were used last.
@@ -78,7 +93,7 @@ impl End {
 
     /// The port that STUN servers see.
     fn port(&self) -> u16 {
-        20_000 + self.epoch * 100
+        self.first_port + self.epoch * 100
     }
 
     pub fn mapped(&self) -> SocketAddr {
@@ -175,10 +190,13 @@ pub struct World {
     pub start: Instant,
     pub now: Instant,
     pub ends: [End; 2],
+    site: Site,
     /// By due time and order.
     flying: BTreeMap<(Instant, u64), Flying>,
     order: u64,
     pub delay: Duration,
+    /// What the delay varies by, microseconds: more than nothing reorders.
+    pub jitter_us: u64,
     pub loss: u64,
     pub duplicates: u64,
     rng: u64,
@@ -220,6 +238,7 @@ fn end(side: usize, nat: Nat, party: Party) -> End {
         host: SocketAddr::new(host, 5000),
         public,
         relay: SocketAddr::new(IpAddr::from(RELAY), 40_000 + u16::from(number)),
+        first_port: 10_000 + 10_000 * u16::from(number),
         epoch: 0,
         flows: BTreeMap::new(),
         rejected: BTreeMap::new(),
@@ -238,9 +257,18 @@ impl World {
 
     /// Two of ours; the controlled one answers an offer, and the other hears of it so much later.
     pub fn staggered(nats: [Nat; 2], relays: bool, seed: u8, signalling: Duration) -> Self {
+        Self::sited(Site::Apart, nats, relays, seed, signalling)
+    }
+
+    /// The same, at a site.
+    pub fn sited(site: Site, nats: [Nat; 2], relays: bool, seed: u8, signalling: Duration) -> Self {
         let now = Instant::now();
         let parties = [0, 1].map(|side| Party::Ours(our_agent(side, side == 0, seed, now).into()));
         let mut world = Self::of(nats, parties, seed, now);
+        world.site = site;
+        if site != Site::Apart {
+            world.ends[1].public = world.ends[0].public;
+        }
         for side in 0..2 {
             let end = &mut world.ends[side];
             for local in end.candidates(relays) {
@@ -258,9 +286,11 @@ impl World {
             start: now,
             now,
             ends: [end(0, nats[0], a), end(1, nats[1], b)],
+            site: Site::Apart,
             flying: BTreeMap::new(),
             order: 0,
             delay: DELAY,
+            jitter_us: 4096,
             loss: 0,
             duplicates: 0,
             rng: u64::from(seed) + 1,
@@ -316,21 +346,28 @@ impl World {
     }
 
     pub fn send(&mut self, side: usize, local: SocketAddr, remote: SocketAddr, data: Vec<u8>) {
+        let inside = self.site == Site::Lan && remote == self.ends[1 - side].host;
         let (now, sender) = (self.now, &mut self.ends[side]);
         let source = if local == sender.relay {
             sender.permitted.push(remote.ip());
+            local
+        } else if inside {
             local
         } else {
             sender.translate(now, remote)
         };
         self.datagrams += 1;
+        let turns = source.ip() == remote.ip() && !is_relay(source);
+        if turns && matches!(self.site, Site::Lan | Site::NoHairpin) {
+            return;
+        }
         if self.percent(self.loss) || (self.cut)(side, source, remote, &data) {
             return;
         }
         let copies = if self.percent(self.duplicates) { 2 } else { 1 };
         for _ in 0..copies {
             self.order += 1;
-            let jitter = Duration::from_micros(self.rng >> 52);
+            let jitter = Duration::from_micros((self.rng >> 52) % self.jitter_us.max(1));
             let key = (self.now + self.delay + jitter, self.order);
             let data = data.clone();
             self.flying.insert(key, Flying { from_side: side, source, to: remote, data });
@@ -338,8 +375,11 @@ impl World {
     }
 
     fn arrive(&mut self, Flying { from_side, source, to, data }: Flying) {
+        let inside = self.site == Site::Lan;
         let (now, other) = (self.now, &mut self.ends[1 - from_side]);
-        let base = if to == other.relay {
+        let base = if inside && to == other.host {
+            Some(other.host)
+        } else if to == other.relay {
             other.permitted.contains(&source.ip()).then_some(other.relay)
         } else {
             (to.ip() == other.public && other.lets_in(now, to.port(), source)).then_some(other.host)
