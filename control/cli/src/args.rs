@@ -71,12 +71,44 @@ pub struct Up {
     /// Overlay interface.
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// Largest packet of the overlay interface, bytes.
-    #[arg(long, value_name = "BYTES")]
-    pub mtu: Option<u16>,
+    /// How its datapath works.
+    #[command(flatten)]
+    pub tuning: Tuning,
     /// The node's key; made when it does not exist. Default: /var/lib/ipop/<INSTANCE>/identity.pem
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
+}
+
+/// How a datapath works; flags of `ipop up`, and of `ipop lab` for all its nodes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Tuning {
+    /// Largest packet of the overlay interface, bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u16>,
+    /// Workers, each worth a core; one per core by default, at most 8.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u8>,
+    /// Keep each worker on a core of its own.
+    #[arg(long)]
+    pub pin: bool,
+    /// Look for packets for so many microseconds before sleeping: lower latency for CPU time.
+    #[arg(long, value_name = "US", num_args = 0..=1, default_missing_value = "50")]
+    pub busy_poll: Option<u32>,
+}
+
+impl Tuning {
+    /// The flags again, for another process.
+    pub fn to_args(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        let mut add = |flag: &str, value: Option<String>| {
+            args.extend(value.map(|value| format!("--{flag}={value}")));
+        };
+        add("mtu", self.mtu.map(|bytes| bytes.to_string()));
+        add("workers", self.workers.map(|count| count.to_string()));
+        add("busy-poll", self.busy_poll.map(|micros| micros.to_string()));
+        args.extend(self.pin.then(|| "--pin".to_owned()));
+        args
+    }
 }
 
 /// `ipop status`.
@@ -199,6 +231,9 @@ pub struct Lab {
     /// Write the results for programs.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// How the nodes' datapaths work.
+    #[command(flatten)]
+    pub tuning: Tuning,
     /// Install missing system tools with apt-get.
     #[arg(long)]
     pub install_missing: bool,
@@ -242,6 +277,15 @@ pub struct Datapath {
     /// Largest packet of the overlay interface, bytes; 0 for automatic.
     #[arg(long, default_value_t = 0)]
     pub mtu: u16,
+    /// Number of workers; 0 for one per core.
+    #[arg(long, default_value_t = 0)]
+    pub workers: u8,
+    /// Bind each worker to a core.
+    #[arg(long)]
+    pub pin: bool,
+    /// How long a worker looks before it sleeps, microseconds.
+    #[arg(long, default_value_t = 0)]
+    pub busy_poll: u32,
 }
 
 /// `ipop controller`.

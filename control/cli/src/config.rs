@@ -43,8 +43,14 @@ pub struct Overlay {
     pub prefix: Option<String>,
     /// `auto` or bytes.
     pub mtu: Option<Mtu>,
-    /// UDP port of the links; any by default.
+    /// UDP port of the links, of the first worker's; any by default.
     pub port: Option<u16>,
+    /// `auto`, which is one per core, or a number.
+    pub workers: Option<Workers>,
+    /// Whether each worker stays on a core of its own.
+    pub pin: Option<bool>,
+    /// How long a worker looks for packets before it sleeps, microseconds.
+    pub busy_poll: Option<u32>,
 }
 
 /// `mtu = "auto"` or `mtu = 1400`.
@@ -54,6 +60,16 @@ pub enum Mtu {
     /// Bytes.
     Bytes(u16),
     /// `auto`, or a number in quotes.
+    Text(String),
+}
+
+/// `workers = "auto"` or `workers = 4`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "workers is \"auto\" or a number")]
+pub enum Workers {
+    /// So many.
+    Count(u8),
+    /// `auto`.
     Text(String),
 }
 

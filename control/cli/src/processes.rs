@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ipop_engine::DatapathConfig;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -23,6 +24,9 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         identity: keygen::read(&flags.identity)?,
         port: flags.port,
         mtu: flags.mtu,
+        workers: flags.workers,
+        pins: flags.pin,
+        busy_poll: Duration::from_micros(flags.busy_poll.into()),
     };
     match ipop_engine::run(config) {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use ipop_controller::{Account, Address, Endpoint, Relay, Settings, Trust};
 
 use crate::args::Up;
-use crate::config::{ConfigFile, Mtu, Overlay, Tls, cidr4, cidr6};
+use crate::config::{ConfigFile, Mtu, Overlay, Tls, Workers, cidr4, cidr6};
 use crate::failure::Failure;
 
 /// The prefix that ticket holders derive their addresses in.
 const TICKET_PREFIX: &str = "10.77.0.0/16";
 /// The smallest MTU that IPv6 works with (RFC 8200 section 5).
 const MTU_MIN: u16 = 1280;
+/// More workers than this serve nobody: each takes 15 MiB.
+const WORKERS_MAX: u8 = 64;
 
 /// What an instance runs with.
 #[derive(Debug)]
@@ -24,6 +26,12 @@ pub struct InstanceSettings {
     pub identity: PathBuf,
     /// UDP port of the links; 0 for any.
     pub port: u16,
+    /// Number of workers; 0 for one per core.
+    pub workers: u8,
+    /// Whether each worker stays on a core of its own.
+    pub pins: bool,
+    /// How long a worker looks for packets before it sleeps, microseconds.
+    pub busy_poll: u32,
     /// What the controller is told.
     pub controller: Settings,
 }
@@ -119,7 +127,12 @@ fn finish(
     let identity = flags.identity.clone().or(file.identity.clone());
     let identity = identity.unwrap_or_else(|| state_dir(&name).join("identity.pem"));
     let port = file.overlay.port.unwrap_or(0);
-    Ok(InstanceSettings { name, interface, identity, port, controller })
+    let workers = workers(file.overlay.workers.as_ref())?;
+    let pins = file.overlay.pin.unwrap_or(false);
+    let busy_poll = file.overlay.busy_poll.unwrap_or(0);
+    let settings =
+        InstanceSettings { name, interface, identity, port, workers, pins, busy_poll, controller };
+    Ok(settings)
 }
 
 fn overlay_flags(overlay: &mut Overlay, flags: &Up) {
@@ -129,8 +142,17 @@ fn overlay_flags(overlay: &mut Overlay, flags: &Up) {
     if let Some(interface) = &flags.interface {
         overlay.interface = Some(interface.clone());
     }
-    if let Some(mtu) = flags.mtu {
+    if let Some(mtu) = flags.tuning.mtu {
         overlay.mtu = Some(Mtu::Bytes(mtu));
+    }
+    if let Some(count) = flags.tuning.workers {
+        overlay.workers = Some(Workers::Count(count));
+    }
+    if flags.tuning.pin {
+        overlay.pin = Some(true);
+    }
+    if let Some(micros) = flags.tuning.busy_poll {
+        overlay.busy_poll = Some(micros);
     }
 }
 
@@ -160,6 +182,21 @@ fn address(overlay: &Overlay, default_prefix: Option<&str>) -> Result<Address, F
 
 fn address6(overlay: &Overlay) -> Result<Option<(std::net::Ipv6Addr, u8)>, Failure> {
     overlay.address6.as_deref().map(|text| cidr6("overlay.address6", text)).transpose()
+}
+
+/// Number of workers; 0 for one per core.
+fn workers(workers: Option<&Workers>) -> Result<u8, Failure> {
+    let refused = |said: &str| {
+        let text = format!("overlay.workers = {said}: it is \"auto\" or 1 to {WORKERS_MAX}");
+        Err(Failure::usage(text))
+    };
+    match workers {
+        None => Ok(0),
+        Some(Workers::Text(text)) if text == "auto" => Ok(0),
+        Some(Workers::Text(text)) => refused(&format!("`{text}`")),
+        Some(Workers::Count(count @ 1..=WORKERS_MAX)) => Ok(*count),
+        Some(Workers::Count(count)) => refused(&count.to_string()),
+    }
 }
 
 fn mtu(mtu: Option<&Mtu>) -> Result<u16, Failure> {

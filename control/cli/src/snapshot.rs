@@ -53,6 +53,8 @@ pub struct Link {
     pub rtt_us: Option<u32>,
     /// What seals the packets.
     pub cipher: Option<&'static str>,
+    /// Lanes that carry packets.
+    pub lanes: u8,
     /// Overlay addresses of the peer.
     pub addresses: Vec<IpAddr>,
     /// Seconds since the last handshake.
@@ -169,6 +171,7 @@ impl Link {
             remote: end(row.remote, row.remote_kind),
             rtt_us: (row.rtt_us > 0).then_some(row.rtt_us),
             cipher: row.cipher.map(cipher_name),
+            lanes: row.lanes,
             addresses: row.addresses.into_iter().map(|(address, _)| address).collect(),
             handshake_age_s: age(row.established_ms),
             heard_age_s: age(row.last_heard_ms),

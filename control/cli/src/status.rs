@@ -65,7 +65,12 @@ fn write_link(out: &mut String, link: &Link) {
     }
     if let Some(age) = link.handshake_age_s {
         let cipher = link.cipher.unwrap_or("?");
-        let _ = writeln!(out, "      keys      {cipher}, handshake {age:.0} s ago");
+        let lanes = if link.lanes == 1 { "lane" } else { "lanes" };
+        let _ = writeln!(
+            out,
+            "      keys      {cipher}, {} {lanes}, handshake {age:.0} s ago",
+            link.lanes
+        );
     }
     let _ = writeln!(
         out,

@@ -69,6 +69,7 @@ counter_enum! {
     FramesBundled "frames_bundled" "Small frames packed into a datagram with others.",
     FramesCoalesced "frames_coalesced" "Received frames merged into a super-segment by parsing.",
     NeighboursAnswered "neighbours_answered" "ARP and neighbour discovery requests answered here.",
+    FramesHandedOver "frames_handed_over" "Frames that took the first worker's lane.",
     AgentDatagrams "agent_datagrams" "STUN, handshake and control datagrams handed to the agent.",
     HandshakesCompleted "handshakes_completed" "TLS handshakes that led to keys.",
     Ratchets "ratchets" "Keys replaced by the next of their chain.",
@@ -104,6 +105,7 @@ counter_enum! {
     BuffersExhausted "buffers_exhausted" "The kernel found no free receive buffer.",
     AgentQueueFull "agent_queue_full" "The agent takes no more datagrams for now.",
     RingFull "ring_full" "An event that the controller did not make room for.",
+    HandoverFull "handover_full" "A frame for which the first worker had no room in its queue.",
 }
 
 #[cfg(test)]

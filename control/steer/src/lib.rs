@@ -55,7 +55,7 @@ pub use identity::{Fingerprint, FingerprintError};
 pub use link_row::{Cipher, LinkRow};
 
 /// Version of the words: raised with each change of a layout, compared when a controller attaches.
-pub const WORDS_VERSION: u32 = 1;
+pub const WORDS_VERSION: u32 = 2;
 
 /// No encoded [`Request`] or [`Event`] is longer than this, bytes.
 pub const RECORD_LEN_MAX: usize = 4096;

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ipop_crypto::Fingerprint;
-use ipop_link::{Datagram, Node, Refused};
+use ipop_link::{ControlInput, Datagram, Node, Refused};
 use ipop_shm::{Consumer, ErrorLog, Holder, WorkerCounters};
 use ipop_steer::{Counter, DropReason, Event, Request};
-use ipop_uring::UdpSocket;
 use ipop_wire::LinkIndex;
 
 use crate::addresses::host_addresses;
@@ -26,6 +25,7 @@ use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
 use crate::interface::Interface;
 use crate::rows::{Carried, PeerView, Rows};
 use crate::steering::{Events, Refusal};
+use crate::workers::Sockets;
 
 /// How often the worker reports and the link table is brought up to date.
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
@@ -39,27 +39,16 @@ const INPUTS_PER_TURN: usize = 256;
 /// How long goodbyes have to leave before the worker is stopped.
 const GOODBYE_TIME: Duration = Duration::from_millis(20);
 
-/// The sockets that links, STUN and TURN share.
-#[derive(Clone)]
-pub(crate) struct Sockets {
-    pub(crate) v4: Option<Arc<UdpSocket>>,
-    pub(crate) v6: Option<Arc<UdpSocket>>,
-}
-
-impl Sockets {
-    fn of(&self, address: &IpAddr) -> Option<&Arc<UdpSocket>> {
-        if address.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
-    }
-}
-
 /// What the agent is made of.
 pub(crate) struct Parts {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) mac: [u8; 6],
     pub(crate) node: Node,
+    /// The first worker's, which candidates name.
     pub(crate) sockets: Sockets,
     pub(crate) interface: Interface,
-    pub(crate) orders: Orders,
+    /// To each worker; worker k carries lane k.
+    pub(crate) orders: Vec<Orders>,
     pub(crate) notes: NoteInbox,
     pub(crate) commands: Consumer,
     pub(crate) events: Events,
@@ -86,14 +75,17 @@ pub(crate) struct Agent {
     sessions: BTreeMap<u32, Fingerprint>,
     /// The channel that each session's control frames take.
     channels: BTreeMap<u32, Option<u16>>,
-    /// Orders that found the worker's queue full.
-    backlog: VecDeque<ToWorker>,
+    /// Orders that found a worker's queue full, and which.
+    backlog: VecDeque<(u8, ToWorker)>,
     /// Hardware addresses of peers whose routes are to be announced again, and when.
     announcements: Vec<(Instant, [u8; 6])>,
     hosts: BTreeSet<SocketAddr>,
     next_report: Instant,
     next_hosts: Instant,
-    ended: Option<Option<String>>,
+    /// Workers that have ended.
+    ended_count: usize,
+    /// Why one did, unless it was told to.
+    failure: Option<String>,
 }
 
 impl Agent {
@@ -108,7 +100,8 @@ impl Agent {
             hosts: BTreeSet::new(),
             next_report: now,
             next_hosts: now,
-            ended: None,
+            ended_count: 0,
+            failure: None,
         }
     }
 
@@ -118,25 +111,22 @@ impl Agent {
         let interface = self.parts.interface.name().to_owned();
         let fingerprint = ipop_steer::Fingerprint(fingerprint.0);
         self.publish(&Event::Ready { fingerprint, mac, interface });
-        while !self.parts.stop.load(Ordering::Relaxed) && self.ended.is_none() {
+        while !self.parts.stop.load(Ordering::Relaxed) && self.ended_count == 0 {
             let is_busy = self.turn(Instant::now());
             if !is_busy {
                 self.sleep();
             }
         }
         self.leave();
-        match self.ended {
-            Some(Some(reason)) => Err(reason),
-            _ => Ok(()),
-        }
+        self.failure.map_or(Ok(()), Err)
     }
 
     /// One turn; whether there is more to do at once.
     fn turn(&mut self, now: Instant) -> bool {
         let mut handled = 0;
         while handled < INPUTS_PER_TURN {
-            let Some(note) = self.parts.notes.take() else { break };
-            self.on_note(now, note);
+            let Some((worker, note)) = self.parts.notes.take() else { break };
+            self.on_note(now, worker, note);
             handled += 1;
         }
         handled += self.take_commands(now);
@@ -153,7 +143,7 @@ impl Agent {
             self.parts.holder.beat(unix_ms());
             self.show_links();
             self.announce_again(now);
-            self.order(ToWorker::Report);
+            self.order_all(|| ToWorker::Report);
         }
         self.flush_orders();
         handled >= INPUTS_PER_TURN
@@ -169,20 +159,29 @@ impl Agent {
         }
     }
 
-    fn on_note(&mut self, now: Instant, note: FromWorker) {
+    fn on_note(&mut self, now: Instant, worker: u8, note: FromWorker) {
         match note {
+            // Only the first worker's sockets have candidates, so nobody is asked to send these
+            // elsewhere.
+            FromWorker::Datagram { .. } if worker != 0 => self.count_refused(Refused::Stranger),
             FromWorker::Datagram { local, remote, data } => {
                 self.on_datagram(now, local, remote, &data);
             }
-            FromWorker::Control { index, data } => {
-                if let Err(refused) = self.parts.node.handle_control(now, index, &data) {
+            FromWorker::Control { index, remote, data } => {
+                let input = ControlInput { index, lane: worker, remote, data: &data };
+                if let Err(refused) = self.parts.node.handle_control(now, input) {
                     self.count_refused(refused);
                 }
             }
             FromWorker::NoRoute(address) => self.publish(&Event::NoRoute { address }),
-            FromWorker::Report(links) => self.learn(links),
-            FromWorker::Ended(reason) => self.ended = Some(reason),
+            FromWorker::Report(links) => self.learn(worker, links),
+            FromWorker::Ended(reason) => self.on_ended(reason),
         }
+    }
+
+    fn on_ended(&mut self, reason: Option<String>) {
+        self.ended_count += 1;
+        self.failure = self.failure.take().or(reason);
     }
 
     fn on_datagram(&mut self, now: Instant, ip: IpAddr, remote: SocketAddr, data: &[u8]) {
@@ -268,15 +267,15 @@ impl Agent {
         self.announcements = later;
         let due: Vec<(Instant, [u8; 6])> = due;
         for (_, mac) in due {
-            self.order(ToWorker::Announce(mac));
+            self.order(0, ToWorker::Announce(mac));
         }
     }
 
-    fn learn(&mut self, links: Vec<LinkReport>) {
+    fn learn(&mut self, worker: u8, links: Vec<LinkReport>) {
         for report in links {
             let peer = self.sessions.get(&report.index.0).and_then(|f| self.peers.get_mut(f));
             if let Some(peer) = peer {
-                peer.carried.learn(report);
+                peer.carried.learn(worker, report);
             }
         }
     }
@@ -307,21 +306,32 @@ impl Agent {
         self.parts.errors.observe(unix_ms(), text);
     }
 
-    fn order(&mut self, order: ToWorker) {
-        self.backlog.push_back(order);
+    /// Orders one worker about: all orders reach it in the order in which they are given.
+    fn order(&mut self, worker: u8, order: ToWorker) {
+        self.backlog.push_back((worker, order));
+        self.flush_orders();
+    }
+
+    /// Orders all workers about.
+    fn order_all(&mut self, order: impl Fn() -> ToWorker) {
+        for worker in 0..self.parts.orders.len() {
+            self.backlog.push_back((worker as u8, order()));
+        }
         self.flush_orders();
     }
 
     fn flush_orders(&mut self) {
-        while let Some(order) = self.backlog.pop_front() {
-            if let Err(order) = self.parts.orders.send(order) {
-                self.backlog.push_front(order);
+        while let Some((worker, order)) = self.backlog.pop_front() {
+            // There is no such worker for a lane that was not offered.
+            let Some(orders) = self.parts.orders.get(usize::from(worker)) else { continue };
+            if let Err(order) = orders.send(order) {
+                self.backlog.push_front((worker, order));
                 return;
             }
         }
     }
 
-    /// Says goodbye on all links, then stops the worker.
+    /// Says goodbye on all links, then stops the workers.
     fn leave(&mut self) {
         let now = Instant::now();
         let peers: Vec<_> = self.peers.keys().copied().collect();
@@ -330,14 +340,12 @@ impl Agent {
         }
         self.carry_out();
         std::thread::sleep(GOODBYE_TIME);
-        while self.ended.is_none() {
-            if self.backlog.is_empty() {
-                self.order(ToWorker::Stop);
-            }
+        self.order_all(|| ToWorker::Stop);
+        while self.ended_count < self.parts.orders.len() {
             self.flush_orders();
-            while let Some(note) = self.parts.notes.take() {
+            while let Some((_, note)) = self.parts.notes.take() {
                 if let FromWorker::Ended(reason) = note {
-                    self.ended = Some(reason);
+                    self.on_ended(reason);
                 }
             }
             std::thread::sleep(Duration::from_millis(1));

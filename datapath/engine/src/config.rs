@@ -1,6 +1,7 @@
 //! What a datapath is told at its start.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipop_crypto::Identity;
 
@@ -17,6 +18,13 @@ pub struct DatapathConfig {
     pub identity: Identity,
     /// UDP port of the links, for both families; 0 for any.
     pub port: u16,
+    /// Workers, each with a core's worth of traffic and a lane of every link; 0 for one per core,
+    /// at most [`WORKERS_AUTO_MAX`](crate::WORKERS_AUTO_MAX).
+    pub workers: u8,
+    /// Whether each worker stays on a core of its own.
+    pub pins: bool,
+    /// How long a worker looks for more before it sleeps: lower latency for CPU time.
+    pub busy_poll: Duration,
     /// Largest packet of the overlay interface, bytes; 0 for automatic.
     pub mtu: u16,
 }

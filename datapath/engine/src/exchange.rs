@@ -1,4 +1,4 @@
-//! What agent and worker tell each other: values in bounded queues, with a bell at each end.
+//! What agent and workers tell each other: values in bounded queues, with a bell at each end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use std::time::Instant;
 const ORDERS_MAX: usize = 1024;
 /// Datagrams and notes that may wait for the agent; more are dropped and counted.
 const NOTES_MAX: usize = 1024;
+/// Frames that may wait for the first worker; more are dropped and counted.
+const HANDED_MAX: usize = 128;
 
 /// What the agent orders.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) enum ToWorker {
         index: LinkIndex,
         /// The relay's channel that it takes.
         channel: Option<u16>,
+        /// Where to, if not on the lane's path.
+        to: Option<Destination>,
         /// The plaintext.
         data: Vec<u8>,
     },
@@ -87,6 +91,8 @@ pub(crate) enum FromWorker {
     Control {
         /// Our index of the session.
         index: LinkIndex,
+        /// The sender.
+        remote: SocketAddr,
         /// The plaintext.
         data: Vec<u8>,
     },
@@ -141,27 +147,34 @@ impl Inbox {
     }
 }
 
-/// The workers' end: notes to the agent.
+/// A worker's end: notes to the agent, each with the worker's number.
 #[derive(Clone)]
 pub(crate) struct Notes {
-    queue: Arc<ArrayQueue<FromWorker>>,
+    worker: u8,
+    queue: Arc<ArrayQueue<(u8, FromWorker)>>,
     ringer: Ringer,
 }
 
 impl Notes {
+    /// The same queue, for another worker.
+    pub(crate) fn of_worker(&self, worker: u8) -> Self {
+        Self { worker, ..self.clone() }
+    }
+
     /// Queues a note; `false` when the queue is full and the note is dropped.
     pub(crate) fn send(&self, note: FromWorker) -> bool {
-        let is_taken = self.queue.push(note).is_ok();
+        let is_taken = self.queue.push((self.worker, note)).is_ok();
         self.ringer.ring();
         is_taken
     }
 }
 
 /// The agent's end of the notes.
-pub(crate) struct NoteInbox(Arc<ArrayQueue<FromWorker>>);
+pub(crate) struct NoteInbox(Arc<ArrayQueue<(u8, FromWorker)>>);
 
 impl NoteInbox {
-    pub(crate) fn take(&self) -> Option<FromWorker> {
+    /// The next note, and which worker it is from.
+    pub(crate) fn take(&self) -> Option<(u8, FromWorker)> {
         self.0.pop()
     }
 }
@@ -176,5 +189,32 @@ pub(crate) fn orders(doorbell: Doorbell) -> (Orders, Inbox) {
 /// A queue of notes to the agent, which sleeps at the control ring's bell.
 pub(crate) fn notes(ringer: Ringer) -> (Notes, NoteInbox) {
     let queue = Arc::new(ArrayQueue::new(NOTES_MAX));
-    (Notes { queue: queue.clone(), ringer }, NoteInbox(queue))
+    (Notes { worker: 0, queue: queue.clone(), ringer }, NoteInbox(queue))
+}
+
+/// Frames on their way from any worker to the first one, as they were read from the tap. Not the
+/// fast path: a frame comes here when its link has no other lane.
+#[derive(Clone)]
+pub(crate) struct Handover {
+    queue: Arc<ArrayQueue<Box<[u8]>>>,
+    doorbell: Doorbell,
+}
+
+impl Handover {
+    /// A queue to the worker with that doorbell.
+    pub(crate) fn new(doorbell: Doorbell) -> Self {
+        Self { queue: Arc::new(ArrayQueue::new(HANDED_MAX)), doorbell }
+    }
+
+    /// Queues a copy; `false` when the queue is full and the frame is dropped.
+    pub(crate) fn send(&self, frame: &[u8]) -> bool {
+        let is_taken = !self.queue.is_full() && self.queue.push(frame.into()).is_ok();
+        self.doorbell.ring();
+        is_taken
+    }
+
+    /// The first worker's end.
+    pub(crate) fn take(&self) -> Option<Box<[u8]>> {
+        self.queue.pop()
+    }
 }

@@ -1,7 +1,7 @@
 //! The datapath process: worker, link agent, steering adapter.
 //!
 //! ```text
-//!  tap queue --> worker: io_uring port + pipeline --> UDP sockets
+//!  tap queues --> workers: io_uring port + pipeline each --> UDP sockets
 //!                  |  ^
 //!     FromWorker   |  |  ToWorker        (bounded queues, a doorbell each way)
 //!                  v  |
@@ -11,8 +11,9 @@
 //!                  v  |
 //!                controller, in its own process
 //! ```
-//! - A [`worker`] moves packets and nothing else. It owns its port and its pipeline, shares no lock
-//!   with anybody, and is steered by values from a bounded queue.
+//! - A [`worker`] moves packets and nothing else. It owns its port and its pipeline, shares no
+//!   lock with anybody, and is steered by values from a bounded queue. There are as many as cores;
+//!   worker k carries lane k of each link ([`workers`]).
 //! - The [`agent`] lives on a thread of its own: it drives all links, talks to STUN and TURN
 //!   servers on the workers' sockets, and tells workers which keys and paths to use.
 //! - [`steering`] translates between the control ring and the agent; it knows both vocabularies,
@@ -37,6 +38,7 @@ mod process;
 mod rows;
 mod steering;
 mod worker;
+mod workers;
 
 pub use config::DatapathConfig;
-pub use process::{EXIT_FATAL, RunError, run};
+pub use process::{EXIT_FATAL, RunError, WORKERS_AUTO_MAX, run};

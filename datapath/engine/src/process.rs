@@ -6,30 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ipop_link::{Node, NodeConfig};
-use ipop_pipeline::{Config as PipelineConfig, Pipeline};
+use ipop_pipeline::Config as PipelineConfig;
 use ipop_shm::{CreateError, DatapathEnd, Layout, Ringer};
 use ipop_steer::{WORDS_VERSION, counter_slots};
-use ipop_uring::{
-    Family, Offloads, PortConfig, RingError, Tap, TapError, UdpError, UdpSocket, UringPort,
-};
+use ipop_uring::{Offloads, RingError, Tap, TapError, UdpError};
 use ipop_wire::mac_of;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::agent::{Agent, Parts, Sockets};
+use crate::agent::{Agent, Parts};
 use crate::cipher::costs;
 use crate::config::DatapathConfig;
-use crate::counting::Publisher;
-use crate::exchange::{notes, orders};
+use crate::exchange::notes;
 use crate::interface::{Interface, MTU_AUTO};
 use crate::rows::Rows;
 use crate::steering::Events;
-use crate::worker::Worker;
+use crate::workers::{Sockets, Team, lane_ports, open_all_sockets, open_ports};
 
 /// Exit code of a datapath that a new start would not mend.
 pub const EXIT_FATAL: i32 = 11;
 
-/// Workers of a node. A second one needs its own tap queue, sockets and lane.
-const WORKERS: u32 = 1;
+/// Workers that a node has of itself at most: more cores than that are rarely all for a VPN.
+pub const WORKERS_AUTO_MAX: u8 = 8;
 
 /// Why a datapath did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +43,8 @@ pub enum RunError {
     /// No io_uring.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// The worker ended.
-    #[error("the worker has ended: {0}")]
+    /// A worker ended.
+    #[error("a worker has ended: {0}")]
     Worker(String),
     /// The system refused something else.
     #[error("{what}: {source}")]
@@ -73,36 +70,28 @@ impl RunError {
 pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let fingerprint = config.identity.fingerprint();
     let mac = mac_of(&fingerprint.0);
-    let layout = Layout::new(WORDS_VERSION, WORKERS + 1, counter_slots() as u32);
+    let workers = worker_count(config.workers);
+    let layout = Layout::new(WORDS_VERSION, u32::from(workers) + 1, counter_slots() as u32);
     let mut segment = ipop_shm::create(&config.segment, &layout)?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&stop, segment.commands.ringer())?;
-    let (tap, mut queues) = Tap::open(&config.interface, WORKERS as usize, mac)?;
+    let (tap, queues) = Tap::open(&config.interface, usize::from(workers), mac)?;
     let interface = Interface::set_up(tap, config.mtu)?;
-    let sockets = open_sockets(config.port)?;
-    let queue =
-        queues.pop().ok_or_else(|| system("open a tap queue", std::io::ErrorKind::NotFound))?;
-    let port = UringPort::open(queue, sockets.v4.clone(), sockets.v6.clone(), &port_config())?;
-    write_note(&mut segment, &config, &interface, &sockets, &port);
-    let (orders, inbox) = orders(port.doorbell());
-    let (sender, notes) = notes(segment.commands.ringer());
-    let mut blocks = segment.counters.into_iter();
-    let (Some(worker_block), Some(agent_block)) = (blocks.next(), blocks.next()) else {
-        return Err(system("find the counters of all threads", std::io::ErrorKind::NotFound));
-    };
-    let mut pipeline_config = PipelineConfig::new(mac, interface.mtu());
-    pipeline_config.takes_uso = interface.offloads() == Offloads::TsoUso;
-    let pipeline = Pipeline::new(pipeline_config, &[]);
-    let batch = port.batch();
-    let worker = Worker::new(port, pipeline, inbox, sender, Publisher::new(worker_block));
-    let thread = std::thread::Builder::new()
-        .name("worker-0".to_owned())
-        .spawn(move || worker.run(batch))
-        .map_err(|source| RunError::System { what: "start the worker's thread", source })?;
+    let sockets = open_all_sockets(config.port, workers)?;
+    let mut pipeline = PipelineConfig::new(mac, interface.mtu());
+    pipeline.takes_uso = interface.offloads() == Offloads::TsoUso;
+    let (notes_in, notes_out) = notes(segment.commands.ringer());
+    let mut blocks = std::mem::take(&mut segment.counters);
+    let agent_block = blocks
+        .pop()
+        .ok_or_else(|| system("find the agent's counters", std::io::ErrorKind::NotFound))?;
+    let ports = open_ports(queues, &sockets, config.busy_poll)?;
+    write_note(&mut segment, &config, &interface, &sockets, &ports[0].probe().to_string());
+    let team = Team::start(ports, blocks, &pipeline, &notes_in, config.pins)?;
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
         ciphers: costs(),
-        lanes: WORKERS as u8,
+        lanes: lane_ports(&sockets),
         mtu: interface.mtu(),
         seed: seed()?,
     });
@@ -110,10 +99,10 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         fingerprint,
         mac,
         node,
-        sockets,
+        sockets: sockets.into_iter().next().unwrap_or_default(),
         interface,
-        orders,
-        notes,
+        orders: team.orders(),
+        notes: notes_out,
         commands: segment.commands,
         events: Events::new(segment.events),
         rows: Rows::new(segment.links),
@@ -123,15 +112,17 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         stop,
     };
     let result = Agent::new(parts, Instant::now()).run().map_err(RunError::Worker);
-    let _ = thread.join();
+    team.join();
     result
 }
 
-/// Every input of one turn may become an output, so there are slots for all of them, and some for
-/// answers and control frames.
-fn port_config() -> PortConfig {
-    let inputs = PortConfig::default();
-    PortConfig { slots: inputs.frames + inputs.datagrams + 16, ..inputs }
+/// The number of workers that is meant by `wanted`; 0 is one per core.
+fn worker_count(wanted: u8) -> u8 {
+    if wanted != 0 {
+        return wanted;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u8::try_from(cores).unwrap_or(u8::MAX).min(WORKERS_AUTO_MAX)
 }
 
 /// SIGTERM and SIGINT end the agent, wherever it sleeps.
@@ -148,29 +139,13 @@ fn watch_signals(stop: &Arc<AtomicBool>, ringer: Ringer) -> Result<(), RunError>
     Ok(())
 }
 
-/// A socket per family; a machine without one of them has the other.
-fn open_sockets(port: u16) -> Result<Sockets, RunError> {
-    let v4 = UdpSocket::bind(Family::V4, port);
-    let same = v4.as_ref().map_or(port, UdpSocket::port);
-    let v6 = UdpSocket::bind(Family::V6, same).or_else(|error| match port {
-        0 => UdpSocket::bind(Family::V6, 0),
-        _ => Err(error),
-    });
-    match (v4, v6) {
-        (Err(error), Err(_)) => Err(error.into()),
-        (Err(error @ UdpError::PortTaken { .. }), _)
-        | (_, Err(error @ UdpError::PortTaken { .. })) => Err(error.into()),
-        (v4, v6) => Ok(Sockets { v4: v4.ok().map(Arc::new), v6: v6.ok().map(Arc::new) }),
-    }
-}
-
 /// What observers see of the process itself.
 fn write_note(
     segment: &mut DatapathEnd,
     config: &DatapathConfig,
     interface: &Interface,
-    sockets: &Sockets,
-    port: &UringPort,
+    sockets: &[Sockets],
+    io: &str,
 ) {
     let mut note = String::new();
     let fingerprint = config.identity.fingerprint();
@@ -180,14 +155,20 @@ fn write_note(
     let mtu = interface.mtu();
     let _ = writeln!(note, "mtu={mtu}{}", if mtu == MTU_AUTO { " (auto)" } else { "" });
     let _ = writeln!(note, "offloads={:?}", interface.offloads());
-    for (family, socket) in [("v4", &sockets.v4), ("v6", &sockets.v6)] {
-        if let Some(socket) = socket {
-            let (port, buffer) = (socket.port(), socket.receive_buffer_len());
-            let _ = writeln!(note, "udp_{family}=port {port}, receive buffer {buffer} bytes");
-        }
+    for is_v4 in [true, false] {
+        let of = |sockets: &'_ Sockets| (if is_v4 { sockets.v4() } else { sockets.v6() }).cloned();
+        let sockets: Vec<_> = sockets.iter().filter_map(of).collect();
+        let family = if is_v4 { "v4" } else { "v6" };
+        let Some(buffer) = sockets.first().map(|socket| socket.receive_buffer_len()) else {
+            continue;
+        };
+        let ports: Vec<_> = sockets.iter().map(|socket| socket.port().to_string()).collect();
+        let ports = ports.join(" ");
+        let _ = writeln!(note, "udp_{family}=port {ports}, receive buffer {buffer} bytes");
     }
-    let _ = writeln!(note, "io={}", port.probe());
-    let _ = writeln!(note, "workers={WORKERS}");
+    let _ = writeln!(note, "io={io}");
+    let pinned = if config.pins { ", each on a core of its own" } else { "" };
+    let _ = writeln!(note, "workers={}{pinned}", sockets.len());
     if let Err(error) = segment.note.write(0, note.as_bytes()) {
         tracing::debug!("the note cannot be written: {error}");
     }

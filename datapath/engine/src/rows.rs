@@ -33,30 +33,41 @@ pub(crate) struct PeerView<'a> {
 /// What a peer's sessions carried, those that are over included.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Carried {
-    sessions: BTreeMap<u32, LinkReport>,
+    /// By session and lane.
+    lanes: BTreeMap<(u32, u8), LinkReport>,
     past: [u64; 5],
 }
 
 impl Carried {
-    /// Takes a session's latest report.
-    pub(crate) fn learn(&mut self, report: LinkReport) {
-        self.sessions.insert(report.index.0, report);
+    /// Takes the latest report of a session's lane.
+    pub(crate) fn learn(&mut self, lane: u8, report: LinkReport) {
+        self.lanes.insert((report.index.0, lane), report);
     }
 
     /// Keeps the sum of a session that is over.
     pub(crate) fn retire(&mut self, index: LinkIndex) {
-        if let Some(report) = self.sessions.remove(&index.0) {
-            let sum = self.past.iter_mut().zip(numbers(&report));
-            sum.for_each(|(past, number)| *past += number);
-        }
+        let past = &mut self.past;
+        self.lanes.retain(|(session, _), report| {
+            let stays = *session != index.0;
+            if !stays {
+                let sum = past.iter_mut().zip(numbers(report));
+                sum.for_each(|(past, number)| *past += number);
+            }
+            stays
+        });
     }
 
     fn totals(&self) -> [u64; 5] {
         let mut totals = self.past;
-        for report in self.sessions.values() {
+        for report in self.lanes.values() {
             totals.iter_mut().zip(numbers(report)).for_each(|(total, number)| *total += number);
         }
         totals
+    }
+
+    /// The reports of a session, from lane 0 on.
+    fn of_session(&self, index: LinkIndex) -> impl Iterator<Item = &LinkReport> {
+        self.lanes.range((index.0, 0)..=(index.0, u8::MAX)).map(|(_, report)| report)
     }
 }
 
@@ -106,7 +117,8 @@ impl Rows {
 
 fn row(status: &LinkStatus, view: &PeerView<'_>) -> steer::LinkRow {
     let [bytes_in, bytes_out, packets_in, packets_out, drops] = view.carried.totals();
-    let current = status.keys.and_then(|keys| view.carried.sessions.get(&keys.index.0));
+    let current = status.keys.map(|keys| view.carried.of_session(keys.index));
+    let lanes: Vec<_> = current.into_iter().flatten().collect();
     let mut row = steer::LinkRow::new(steer::Fingerprint(status.peer.0), status.session);
     row.state = state_out(status.state);
     row.name = view.name.to_owned();
@@ -115,11 +127,11 @@ fn row(status: &LinkStatus, view: &PeerView<'_>) -> steer::LinkRow {
     (row.bytes_in, row.bytes_out) = (bytes_in, bytes_out);
     (row.packets_in, row.packets_out, row.drops) = (packets_in, packets_out, drops);
     row.rtt_us = status.rtt.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
-    row.epoch = current.map_or(0, |report| u32::try_from(report.epoch).unwrap_or(u32::MAX));
-    row.last_heard_ms = current.and_then(|report| report.heard).map_or(0, unix_ms_of);
+    row.epoch = lanes.first().map_or(0, |report| u32::try_from(report.epoch).unwrap_or(u32::MAX));
+    row.last_heard_ms = lanes.iter().filter_map(|lane| lane.heard).max().map_or(0, unix_ms_of);
     if let Some(keys) = status.keys {
         row.cipher = Some(cipher_out(keys.cipher));
-        row.lanes = 1;
+        row.lanes = keys.lanes;
         row.established_ms = unix_ms_of(keys.established);
     }
     if let Some(path) = status.path {

@@ -15,10 +15,12 @@ use ipop_uring::{Batch, Completion, Destination, OutputSlot, Port, PortError};
 use ipop_wire::{LinkIndex, channel};
 
 use crate::counting::Publisher;
-use crate::exchange::{FromWorker, Inbox, LinkReport, Notes, ToWorker};
+use crate::exchange::{FromWorker, Handover, Inbox, LinkReport, Notes, ToWorker};
 
 /// Orders carried out in one turn at most, so that packets are not held up by them.
 const ORDERS_PER_TURN: usize = 64;
+/// The same of frames that other workers handed over.
+const HANDED_PER_TURN: usize = 64;
 
 /// Where each session's datagrams go.
 type Destinations = HashMap<LinkIndex, Destination>;
@@ -29,9 +31,18 @@ pub(crate) struct Worker<P: Port> {
     pipeline: Pipeline<OutputSlot>,
     destinations: Destinations,
     inbox: Inbox,
-    notes: Notes,
-    counters: Publisher,
+    outside: Outside,
     stopping: bool,
+}
+
+/// What a worker tells others by.
+pub(crate) struct Outside {
+    /// To the agent.
+    pub(crate) notes: Notes,
+    /// To the first worker; its own end, if this is the first.
+    pub(crate) handover: Handover,
+    /// To observers.
+    pub(crate) counters: Publisher,
 }
 
 impl<P: Port> Worker<P> {
@@ -39,11 +50,10 @@ impl<P: Port> Worker<P> {
         port: P,
         pipeline: Pipeline<OutputSlot>,
         inbox: Inbox,
-        notes: Notes,
-        counters: Publisher,
+        outside: Outside,
     ) -> Self {
         let destinations = Destinations::new();
-        Self { port, pipeline, destinations, inbox, notes, counters, stopping: false }
+        Self { port, pipeline, destinations, inbox, outside, stopping: false }
     }
 
     /// Turns until told to stop, or the port ends.
@@ -57,7 +67,7 @@ impl<P: Port> Worker<P> {
             }
         };
         // The queue has room again soon: nobody else is left to fill it.
-        while !self.notes.send(FromWorker::Ended(result.clone())) {
+        while !self.outside.notes.send(FromWorker::Ended(result.clone())) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -69,7 +79,7 @@ impl<P: Port> Worker<P> {
         batch: &mut Batch,
     ) -> Result<(), PortError> {
         self.port.wait(wait, batch)?;
-        self.counters.add(Counter::KernelEntries, 1);
+        self.outside.counters.add(Counter::KernelEntries, 1);
         let now = Instant::now();
         for completion in batch.drain() {
             self.on_completion(now, completion);
@@ -77,8 +87,7 @@ impl<P: Port> Worker<P> {
         let mut sink = Kernel {
             port: &mut self.port,
             destinations: &self.destinations,
-            notes: &self.notes,
-            counters: &self.counters,
+            outside: &self.outside,
         };
         self.pipeline.flush_ingress(now, &mut sink);
         self.pipeline.flush_egress(&mut sink);
@@ -89,21 +98,25 @@ impl<P: Port> Worker<P> {
         let mut sink = Kernel {
             port: &mut self.port,
             destinations: &self.destinations,
-            notes: &self.notes,
-            counters: &self.counters,
+            outside: &self.outside,
         };
         match completion {
             Completion::Sent { .. } | Completion::Written { .. } => {}
             Completion::SendFailed { error, .. } => {
                 tracing::trace!("send failed: {error}");
-                self.counters.drop(DropReason::SendFailed);
+                self.outside.counters.drop(DropReason::SendFailed);
             }
             Completion::WriteFailed { error, .. } => {
                 tracing::trace!("tap write failed: {error}");
-                self.counters.drop(DropReason::TapWriteFailed);
+                self.outside.counters.drop(DropReason::TapWriteFailed);
             }
-            Completion::DatagramLost => self.counters.drop(DropReason::BuffersExhausted),
-            Completion::Doorbell => self.obey(now),
+            Completion::DatagramLost => {
+                self.outside.counters.drop(DropReason::BuffersExhausted);
+            }
+            Completion::Doorbell => {
+                self.obey(now);
+                self.take_handed(now);
+            }
             Completion::Datagram(datagram) => {
                 let source = Source { remote: datagram.remote(), local: datagram.local_ip() };
                 let (data, size) = (datagram.data(), datagram.segment_size());
@@ -111,10 +124,19 @@ impl<P: Port> Worker<P> {
                 self.port.release_datagram(datagram);
             }
             Completion::TapFrame(frame) => {
-                self.pipeline.egress(now, frame.bytes(), &mut sink);
+                self.on_frame(now, frame.bytes());
                 self.port.release_frame(frame);
             }
         }
+    }
+
+    fn on_frame(&mut self, now: Instant, bytes: &[u8]) {
+        let mut sink = Kernel {
+            port: &mut self.port,
+            destinations: &self.destinations,
+            outside: &self.outside,
+        };
+        self.pipeline.egress(now, bytes, &mut sink);
     }
 
     fn obey(&mut self, now: Instant) {
@@ -123,6 +145,15 @@ impl<P: Port> Worker<P> {
             self.on_order(now, order);
         }
         // The bell has been answered: whatever is left needs another ring.
+        self.inbox.ring_again();
+    }
+
+    /// Sends what workers without a lane of their own have handed over.
+    fn take_handed(&mut self, now: Instant) {
+        for _ in 0..HANDED_PER_TURN {
+            let Some(frame) = self.outside.handover.take() else { return };
+            self.on_frame(now, &frame);
+        }
         self.inbox.ring_again();
     }
 
@@ -144,8 +175,8 @@ impl<P: Port> Worker<P> {
                 self.destinations.remove(&index);
                 self.pipeline.remove_link(index);
             }
-            ToWorker::SendControl { index, channel, data } => {
-                self.send_control(now, index, channel, &data);
+            ToWorker::SendControl { index, channel, to, data } => {
+                self.send_control(now, index, channel, to, &data);
             }
             ToWorker::AddRoute { address, prefix, mac } => {
                 self.pipeline.add_route(address, prefix, mac);
@@ -173,24 +204,30 @@ impl<P: Port> Worker<P> {
         let mut sink = Kernel {
             port: &mut self.port,
             destinations: &self.destinations,
-            notes: &self.notes,
-            counters: &self.counters,
+            outside: &self.outside,
         };
         self.pipeline.announce(mac, &mut sink);
     }
 
-    fn send_control(&mut self, now: Instant, index: LinkIndex, channel: Option<u16>, data: &[u8]) {
-        let Some(destination) = self.destinations.get(&index) else {
-            return self.counters.drop(DropReason::LinkNotUp);
+    fn send_control(
+        &mut self,
+        now: Instant,
+        index: LinkIndex,
+        channel: Option<u16>,
+        to: Option<Destination>,
+        data: &[u8],
+    ) {
+        let Some(destination) = to.or_else(|| self.destinations.get(&index).copied()) else {
+            return self.outside.counters.drop(DropReason::LinkNotUp);
         };
         let Some(mut slot) = self.port.output() else {
-            return self.counters.drop(DropReason::OutputFull);
+            return self.outside.counters.drop(DropReason::OutputFull);
         };
         match self.pipeline.seal_control(now, index, channel, data, &mut slot) {
-            Ok(len) => self.port.send(slot, len, len, destination),
+            Ok(len) => self.port.send(slot, len, len, &destination),
             Err(reason) => {
                 tracing::debug!("a control frame is not sent: {}", reason.name());
-                self.counters.drop(DropReason::LinkNotUp);
+                self.outside.counters.drop(DropReason::LinkNotUp);
                 self.port.discard(slot);
             }
         }
@@ -198,7 +235,7 @@ impl<P: Port> Worker<P> {
 
     fn report(&mut self, now: Instant) {
         self.pipeline.maintain(now);
-        self.counters.publish(self.pipeline.counters());
+        self.outside.counters.publish(self.pipeline.counters());
         let links = self.pipeline.link_statuses().map(|link| LinkReport {
             index: link.index,
             counters: link.counters,
@@ -207,7 +244,7 @@ impl<P: Port> Worker<P> {
         });
         let report = FromWorker::Report(links.collect());
         // The next report says it all again.
-        let _ = self.notes.send(report);
+        let _ = self.outside.notes.send(report);
     }
 }
 
@@ -215,8 +252,7 @@ impl<P: Port> Worker<P> {
 struct Kernel<'a, P: Port> {
     port: &'a mut P,
     destinations: &'a Destinations,
-    notes: &'a Notes,
-    counters: &'a Publisher,
+    outside: &'a Outside,
 }
 
 impl<P: Port> Sink for Kernel<'_, P> {
@@ -234,7 +270,7 @@ impl<P: Port> Sink for Kernel<'_, P> {
         match self.destinations.get(&run.link) {
             Some(destination) => self.port.send(slot, run.len, run.segment_size, destination),
             None => {
-                self.counters.drop(DropReason::LinkNotUp);
+                self.outside.counters.drop(DropReason::LinkNotUp);
                 self.port.discard(slot);
             }
         }
@@ -244,9 +280,15 @@ impl<P: Port> Sink for Kernel<'_, P> {
         self.port.write_tap(slot, range);
     }
 
+    fn hand_over(&mut self, tap_frame: &[u8]) {
+        if !self.outside.handover.send(tap_frame) {
+            self.outside.counters.drop(DropReason::HandoverFull);
+        }
+    }
+
     fn to_agent(&mut self, item: ToAgent<'_>) {
-        if !self.notes.send(note(item)) {
-            self.counters.drop(DropReason::AgentQueueFull);
+        if !self.outside.notes.send(note(item)) {
+            self.outside.counters.drop(DropReason::AgentQueueFull);
         }
     }
 }
@@ -271,8 +313,8 @@ fn note(item: ToAgent<'_>) -> FromWorker {
             data.extend_from_slice(body);
             datagram(source, data)
         }
-        ToAgent::Control { link, body, .. } => {
-            FromWorker::Control { index: link, data: body.to_vec() }
+        ToAgent::Control { link, source, body, .. } => {
+            FromWorker::Control { index: link, remote: source.remote, data: body.to_vec() }
         }
         ToAgent::NoRoute(address) => FromWorker::NoRoute(address),
     }

@@ -11,8 +11,11 @@
 //!   2 pong           nonce u64 of the ping
 //!   3 bye            reason, UTF-8, at most 200 bytes: the link is closed
 //!   4 rehandshake    nothing: the server asks the client for new keys
+//!   9 lanes          count u8, then for lane 1 to count: port for IPv4 u16, for IPv6 u16
 //! ```
 //! Big endian. What follows the body is ignored, and so are other types: room for later versions.
+
+use crate::lanes::LanePorts;
 
 /// Longest reason in a bye, in bytes.
 pub const REASON_LEN_MAX: usize = 200;
@@ -21,6 +24,7 @@ const PING: u8 = 1;
 const PONG: u8 = 2;
 const BYE: u8 = 3;
 const REHANDSHAKE: u8 = 4;
+const LANES: u8 = 9;
 
 /// A message from link agent to link agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub enum Control {
     Bye(String),
     /// The server wants new keys; only a client starts a handshake.
     Rehandshake,
+    /// The sender's ports of lane 1 and those behind it, at most 255.
+    Lanes(Vec<LanePorts>),
 }
 
 impl Control {
@@ -45,6 +51,7 @@ impl Control {
             Control::Pong(nonce) => with_nonce(PONG, nonce),
             Control::Bye(reason) => [&[BYE], cut(reason).as_bytes()].concat(),
             Control::Rehandshake => vec![REHANDSHAKE],
+            Control::Lanes(ports) => lanes(ports),
         }
     }
 
@@ -58,9 +65,30 @@ impl Control {
             PONG => nonce().map(Control::Pong),
             BYE => Some(Control::Bye(readable(body))),
             REHANDSHAKE => Some(Control::Rehandshake),
+            LANES => parse_lanes(body),
             _ => None,
         }
     }
+}
+
+fn lanes(ports: &[LanePorts]) -> Vec<u8> {
+    let count = u8::try_from(ports.len()).unwrap_or(u8::MAX);
+    let mut bytes = vec![LANES, count];
+    for ports in &ports[..usize::from(count)] {
+        bytes.extend(ports.v4.to_be_bytes());
+        bytes.extend(ports.v6.to_be_bytes());
+    }
+    bytes
+}
+
+fn parse_lanes(body: &[u8]) -> Option<Control> {
+    let (&count, body) = body.split_first()?;
+    let (ports, _) = body.get(..usize::from(count) * 4)?.as_chunks::<4>();
+    let of = |[a, b, c, d]: &[u8; 4]| LanePorts {
+        v4: u16::from_be_bytes([*a, *b]),
+        v6: u16::from_be_bytes([*c, *d]),
+    };
+    Some(Control::Lanes(ports.iter().map(of).collect()))
 }
 
 fn cut(reason: &str) -> &str {
@@ -90,6 +118,10 @@ mod tests {
             any::<u64>().prop_map(Control::Pong),
             "[^\\p{Cc}]{0,50}".prop_map(Control::Bye),
             Just(Control::Rehandshake),
+            proptest::collection::vec(any::<(u16, u16)>(), 0..20).prop_map(|ports| {
+                let of = |(v4, v6)| LanePorts { v4, v6 };
+                Control::Lanes(ports.into_iter().map(of).collect())
+            }),
         ]
     }
 
@@ -118,7 +150,8 @@ mod tests {
     #[test]
     fn later_types_and_short_bodies_are_ignored() {
         assert_eq!(Control::parse(&[]), None);
-        assert_eq!(Control::parse(&[9, 1, 2]), None);
+        assert_eq!(Control::parse(&[99, 1, 2]), None);
+        assert_eq!(Control::parse(&[LANES, 2, 0, 1, 0, 2, 0, 3]), None);
         assert_eq!(Control::parse(&[PING, 1, 2]), None);
     }
 }

@@ -27,6 +27,8 @@ const PINGS_MAX: usize = 8;
 pub(crate) struct Keys {
     pub index: LinkIndex,
     pub cipher: Cipher,
+    /// Lanes that both ends serve.
+    pub lanes: u8,
     pub established: Instant,
     is_confirmed: bool,
     /// Since the last pong, the newest last.
@@ -45,10 +47,11 @@ struct Ping {
 
 impl Keys {
     /// Just installed; a ping is due at once.
-    pub fn new(index: LinkIndex, cipher: Cipher, now: Instant) -> Self {
+    pub fn new(index: LinkIndex, cipher: Cipher, lanes: u8, now: Instant) -> Self {
         Keys {
             index,
             cipher,
+            lanes,
             established: now,
             is_confirmed: false,
             pings: VecDeque::with_capacity(PINGS_MAX),
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
 
     fn keys(now: Instant) -> Keys {
-        Keys::new(LinkIndex(1), Cipher::Aes128Gcm, now)
+        Keys::new(LinkIndex(1), Cipher::Aes128Gcm, 1, now)
     }
 
     #[test]

@@ -16,6 +16,7 @@
 mod control;
 mod gatherer;
 mod keys;
+mod lanes;
 mod link;
 mod negotiation;
 mod node;
@@ -28,12 +29,13 @@ pub use gatherer::{
 };
 pub use ipop_ice::{Candidate, CandidateKind, Credentials};
 pub use keys::KEEPALIVE;
+pub use lanes::{LANE_KEEPALIVE, LanePorts};
 pub use link::{
     ESTABLISH_TIME_MAX, INDICES_PER_LINK, Link, LinkConfig, LinkOutput, REHANDSHAKE_AFTER,
     RETIRED_TIME,
 };
 pub use node::{LINKS_MAX, Node, NodeConfig, OpenLink};
 pub use port::{
-    CommandError, Datagram, Event, InstallLane, KeysStatus, LinkState, LinkStatus, Output, Path,
-    PathKind, PathStatus, Refused,
+    CommandError, ControlInput, Datagram, Event, InstallLane, KeysStatus, LinkState, LinkStatus,
+    Output, Path, PathKind, PathStatus, Refused,
 };

@@ -9,6 +9,7 @@
 
 mod inputs;
 mod keying;
+mod laning;
 mod states;
 
 use std::collections::VecDeque;
@@ -26,8 +27,11 @@ use ipop_wire::LinkIndex;
 
 use crate::control::Control;
 use crate::keys::Keys;
+use crate::lanes::{LanePorts, Lanes};
 use crate::negotiation::{Negotiated, Negotiation, NegotiationConfig};
-use crate::port::{Datagram, KeysStatus, LinkState, LinkStatus, PathKind, PathStatus, Refused};
+use crate::port::{
+    ControlInput, Datagram, KeysStatus, LinkState, LinkStatus, PathKind, PathStatus, Refused,
+};
 
 /// From keys to new keys.
 pub const REHANDSHAKE_AFTER: Duration = Duration::from_secs(3600);
@@ -69,8 +73,8 @@ pub struct LinkConfig {
     pub identity: Arc<Identity>,
     /// What we offer in handshakes: ciphers with their costs in picoseconds per byte.
     pub ciphers: Vec<(Cipher, u32)>,
-    /// How many lanes we serve.
-    pub lanes: u8,
+    /// Our ports of the lanes that we serve besides the first.
+    pub lanes: Vec<LanePorts>,
     /// MTU of our tap in bytes.
     pub mtu: u16,
     /// Indices for this link's sessions, used by no other link.
@@ -109,6 +113,26 @@ pub enum LinkOutput {
         /// The plaintext.
         data: Vec<u8>,
     },
+    /// Seal and send a control frame on a lane other than the first.
+    SendOnLane {
+        /// With which session.
+        index: LinkIndex,
+        /// On which lane.
+        lane: u8,
+        /// Our end of the path.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+        /// The plaintext.
+        data: Vec<u8>,
+    },
+    /// A lane other than the first takes this path in all sessions, from our end to the other.
+    LanePath {
+        /// Which lane.
+        lane: u8,
+        /// Its path, if it has one.
+        path: Option<(SocketAddr, SocketAddr)>,
+    },
     /// Forget this session's lanes.
     Remove(LinkIndex),
     /// The status is another one.
@@ -132,6 +156,8 @@ pub struct Link {
     next: Option<Keys>,
     /// Keys that were replaced, and until when they stay.
     retired: Vec<(LinkIndex, Instant)>,
+    /// The lanes besides the first.
+    lanes: Lanes,
     timers: Timers,
     last_error: Option<HandshakeError>,
     failure: Option<String>,
@@ -162,6 +188,7 @@ impl Link {
         Link {
             agent: Agent::new(agent, now),
             random,
+            lanes: Lanes::new(config.lanes.clone()),
             config,
             negotiation: None,
             selected: None,
@@ -192,7 +219,7 @@ impl Link {
         let offer = Offer {
             version: PROTOCOL_VERSION,
             link_index: LinkIndex(0),
-            lanes: config.lanes,
+            lanes: u8::try_from(config.lanes.len() + 1).unwrap_or(u8::MAX),
             mtu: config.mtu,
             ciphers: config.ciphers.clone(),
         };
@@ -264,11 +291,14 @@ impl Link {
     }
 
     /// Takes the plaintext of a control datagram that was opened with this session's keys.
-    pub fn handle_control(&mut self, now: Instant, index: LinkIndex, data: &[u8]) {
-        if let Some(control) = Control::parse(data)
+    pub fn handle_control(&mut self, now: Instant, input: ControlInput<'_>) {
+        if let Some(control) = Control::parse(input.data)
             && self.failure.is_none()
         {
-            self.on_control(now, index, control);
+            match input.lane {
+                0 => self.on_control(now, input.index, control),
+                _ => self.on_lane_control(now, input, &control),
+            }
         }
         self.settle(now);
     }
@@ -284,6 +314,7 @@ impl Link {
         self.settle(now);
         if self.failure.is_none() {
             self.advance_keys(now);
+            self.advance_lanes(now);
             self.advance_retired(now);
             if self.timers.establish.is_some_and(|at| now >= at) {
                 self.fail(self.why_not_established());
@@ -313,6 +344,7 @@ impl Link {
             confirm,
             self.timers.establish,
             self.timers.rehandshake.filter(|_| self.can_start()),
+            self.active.as_ref().and_then(|_| self.lanes.poll_timeout()),
         ]
         .into_iter()
         .flatten()

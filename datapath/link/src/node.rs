@@ -25,10 +25,11 @@ use std::net::SocketAddr;
 use self::dispatch::Questions;
 use self::slots::{Slot, Slots};
 use crate::gatherer::{Gatherer, GathererOutput, TurnServer};
+use crate::lanes::LanePorts;
 use crate::link::{Link, LinkConfig, LinkOutput};
 use crate::port::{
-    CommandError, Datagram, Event, InstallLane, LinkState, LinkStatus, Output, Path, PathKind,
-    PathStatus, Refused,
+    CommandError, ControlInput, Datagram, Event, InstallLane, LinkState, LinkStatus, Output, Path,
+    PathKind, PathStatus, Refused,
 };
 
 pub use self::slots::LINKS_MAX;
@@ -39,8 +40,8 @@ pub struct NodeConfig {
     pub identity: Arc<Identity>,
     /// Ciphers with what they cost this machine, in picoseconds per byte.
     pub ciphers: Vec<(Cipher, u32)>,
-    /// How many lanes (workers) this node serves.
-    pub lanes: u8,
+    /// The ports of the lanes (workers) that this node serves besides the first.
+    pub lanes: Vec<LanePorts>,
     /// MTU of the tap in bytes.
     pub mtu: u16,
     /// 32 secret random bytes, used for nothing else.
@@ -230,19 +231,14 @@ impl Node {
         result
     }
 
-    /// Takes the plaintext of a control datagram that a worker opened with the keys of `index`.
+    /// Takes the plaintext of a control datagram that a worker opened.
     ///
     /// # Errors
     /// [`Refused::Unexpected`]: the session is over.
-    pub fn handle_control(
-        &mut self,
-        now: Instant,
-        index: LinkIndex,
-        data: &[u8],
-    ) -> Result<(), Refused> {
-        let at = Slots::of_index(index).ok_or(Refused::Unexpected)?;
+    pub fn handle_control(&mut self, now: Instant, input: ControlInput<'_>) -> Result<(), Refused> {
+        let at = Slots::of_index(input.index).ok_or(Refused::Unexpected)?;
         let slot = self.slots.touch(at).ok_or(Refused::Unexpected)?;
-        slot.link.handle_control(now, index, data);
+        slot.link.handle_control(now, input);
         self.settle(now);
         Ok(())
     }
@@ -303,7 +299,7 @@ impl Node {
             local: wish.local.clone(),
             identity: self.config.identity.clone(),
             ciphers: self.config.ciphers.clone(),
-            lanes: self.config.lanes,
+            lanes: self.config.lanes.clone(),
             mtu: self.config.mtu,
             indices: Slots::indices(at),
             seed: self.random.block(),

@@ -8,6 +8,19 @@ use ipop_ice::{Candidate, CandidateKind};
 use ipop_wire::LinkIndex;
 use thiserror::Error;
 
+/// The plaintext of a control datagram that a worker opened.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlInput<'a> {
+    /// Our index of the session whose keys opened it.
+    pub index: LinkIndex,
+    /// The lane whose keys opened it.
+    pub lane: u8,
+    /// The sender.
+    pub remote: SocketAddr,
+    /// The plaintext.
+    pub data: &'a [u8],
+}
+
 /// A datagram on one of the node's sockets, STUN, ChannelData or handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
@@ -34,10 +47,12 @@ pub enum Output {
     },
     /// A worker shall open datagrams with this receiver index, and seal with these keys.
     InstallLane(Box<InstallLane>),
-    /// The path of all lanes of a session; `None`: there is none at the moment.
+    /// The path of one lane of a session; `None`: there is none at the moment.
     SetPath {
         /// Our index of the session.
         index: LinkIndex,
+        /// Which lane.
+        lane: u8,
         /// Where to send from now on.
         path: Option<Path>,
     },
@@ -53,6 +68,17 @@ pub enum Output {
     SendControl {
         /// Our index of the session.
         index: LinkIndex,
+        /// The plaintext.
+        data: Vec<u8>,
+    },
+    /// The same on another lane, and on this path, whatever the lane's own is.
+    SendOnLane {
+        /// Our index of the session.
+        index: LinkIndex,
+        /// Which lane: whose keys.
+        lane: u8,
+        /// Where to send it.
+        path: Path,
         /// The plaintext.
         data: Vec<u8>,
     },
@@ -185,6 +211,8 @@ pub struct KeysStatus {
     pub index: LinkIndex,
     /// The cipher of its lanes.
     pub cipher: Cipher,
+    /// Lanes that carry frames, the first included.
+    pub lanes: u8,
     /// When the handshake was complete.
     pub established: Instant,
 }

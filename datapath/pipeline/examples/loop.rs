@@ -56,6 +56,8 @@ impl Sink for Slots {
         self.free.push(slot);
     }
 
+    fn hand_over(&mut self, _: &[u8]) {}
+
     fn to_agent(&mut self, _: ToAgent<'_>) {}
 }
 

@@ -114,6 +114,8 @@ counted! {
     NeighboursAnswered "neighbours_answered",
     /// Probes for the node's own addresses, which nobody may answer.
     OwnProbes "own_probes",
+    /// Frames given to the first worker, because this one has no lane for them.
+    FramesHandedOver "frames_handed_over",
     /// STUN, relay, handshake and control datagrams handed to the agent.
     AgentDatagrams "agent_datagrams",
     /// Keys replaced by the next of their chain.

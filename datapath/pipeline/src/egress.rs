@@ -2,12 +2,13 @@
 //!
 //! 1. The virtio-net and Ethernet headers are read; a frame that is not from the tap's own address
 //!    goes no further.
-//! 2. A question for a hardware address is answered from the routes and never leaves.
-//! 3. A frame to a group goes to every link, one to a peer's address to that peer's link.
-//! 4. For an address that no link has, the agent hears that there is no route.
-//! 5. Per link: the key is renewed if it is time; a small frame is staged for a bundle; a larger
+//! 2. A worker besides the first hands over what it has no lane for.
+//! 3. A question for a hardware address is answered from the routes and never leaves.
+//! 4. A frame to a group goes to every link, one to a peer's address to that peer's link.
+//! 5. For an address that no link has, the agent hears that there is no route.
+//! 6. Per link: the key is renewed if it is time; a small frame is staged for a bundle; a larger
 //!    one is cut ([`cut`]) and sealed straight into an output slot ([`outbox`]).
-//! 6. At the end of the batch, bundles are sealed and what is open is sent.
+//! 7. At the end of the batch, bundles are sealed and what is open is sent.
 
 mod announce;
 pub(crate) mod cut;
@@ -18,7 +19,7 @@ use std::ops::DerefMut;
 use std::time::Instant;
 
 use ipop_wire::arp::Arp;
-use ipop_wire::ethernet::{self, Ethernet};
+use ipop_wire::ethernet::{self, Ethernet, Mac};
 use ipop_wire::ipv4::Ipv4;
 use ipop_wire::ipv6::Ipv6;
 use ipop_wire::{VNET_HEADER_LEN, VirtioNetHeader};
@@ -57,6 +58,11 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
         let vnet = VirtioNetHeader::parse(tap_frame).ok_or(Drop::MalformedFrame)?;
         let frame = &tap_frame[VNET_HEADER_LEN..];
         let ethernet = Ethernet::parse(frame).map_err(|_| Drop::MalformedFrame)?;
+        if self.config.hands_over && !self.has_lane(&ethernet.destination()) {
+            self.counters.add(Total::FramesHandedOver, 1);
+            sink.hand_over(tap_frame);
+            return Ok(());
+        }
         self.counters.add(Total::TapFramesIn, 1);
         self.counters.add(Total::TapBytesIn, frame.len());
         if ethernet.source() != self.config.mac {
@@ -73,6 +79,13 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             }
             None => self.emit_to_nobody(now, &ethernet, sink),
         }
+    }
+
+    /// Whether this worker's lane reaches the peer with this hardware address.
+    #[inline]
+    fn has_lane(&mut self, mac: &Mac) -> bool {
+        let link = self.links.find_mac(mac).and_then(|id| self.links.get(id));
+        link.is_some_and(|link| link.entry.path.is_some())
     }
 
     fn emit_to_group<K: Sink<Slot = S>>(

@@ -9,7 +9,8 @@
 //! checksum if the packet ever leaves it.
 //!
 //! What it leaves out: handshakes, paths and their health (the link agent's), when to wake up, and
-//! what a node may talk to. Nothing is shared between workers: each has its own lane of each link.
+//! what a node may talk to. Nothing is shared between workers: each has its own lane of each link,
+//! and hands whole frames to the first worker while it has none.
 //!
 //! Read first: [`Pipeline`] and [`Sink`]. `egress.rs` and `ingress.rs` open with the numbered way
 //! of a packet, and their functions stand in that order.
@@ -56,12 +57,22 @@ pub struct Config {
     /// Whether a frame from an address that is routed to another peer, or is the node's own, is
     /// refused.
     pub strict_source: bool,
+    /// Whether frames that this worker has no lane for go to the first one. The first worker
+    /// itself has a lane of every link, answers the host's questions and sends to groups.
+    pub hands_over: bool,
 }
 
 impl Config {
     /// The usual choice for a tap with this hardware address and MTU.
     pub fn new(mac: Mac, mtu: u16) -> Config {
-        Config { mac, mtu, segments_max: 64, takes_uso: true, strict_source: true }
+        Config {
+            mac,
+            mtu,
+            segments_max: 64,
+            takes_uso: true,
+            strict_source: true,
+            hands_over: false,
+        }
     }
 }
 

@@ -32,6 +32,11 @@ pub trait Sink {
     /// Queues one frame for the tap, virtio-net header first.
     fn write_tap(&mut self, slot: Self::Slot, range: Range<usize>);
 
+    /// Takes a frame as it was read from the tap, for the first worker. Never called unless
+    /// [`Config::hands_over`](crate::Config::hands_over) says so. Must not block; the bytes are
+    /// lent for the call.
+    fn hand_over(&mut self, tap_frame: &[u8]);
+
     /// Takes what the link agent has to see. Must not block; the bytes are lent for the call.
     fn to_agent(&mut self, item: ToAgent<'_>);
 }

@@ -539,6 +539,10 @@ impl Sink for CarefreeTap<'_> {
         self.0.discard(slot);
     }
 
+    fn hand_over(&mut self, tap_frame: &[u8]) {
+        self.0.hand_over(tap_frame);
+    }
+
     fn to_agent(&mut self, item: ipop_pipeline::ToAgent<'_>) {
         self.0.to_agent(item);
     }

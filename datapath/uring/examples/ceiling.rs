@@ -102,7 +102,7 @@ fn main() {
         frames: argument(1, 64),
         datagrams: argument(2, 64),
         slots: argument(3, 64),
-        single_reads: false,
+        ..PortConfig::default()
     };
     let (here, there) = (Namespace::new(), Namespace::new());
     here.connect(&there);

@@ -3,7 +3,7 @@
 //! This is the edge of the datapath towards the kernel, and its only crate with `unsafe`.
 //! A worker sees one [`Port`]: it waits once per turn, gets a [`Batch`] of what happened, and
 //! hands filled output slots back. The port does no routing, no crypto, knows no peer, reads no
-//! clock and allocates nothing after it was opened.
+//! clock (but to end busy polling) and allocates nothing after it was opened.
 //!
 //! Memory is the one idea to understand. Input buffers and output slots are *owned values*
 //! ([`TapFrame`], [`Datagram`], [`OutputSlot`]): whoever holds one is the only one that may touch

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Napi, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 
 /// How long a shutdown waits for operations to come back before it gives up.
@@ -187,6 +187,18 @@ impl Ring {
         }
         self.in_flight += usize::from(pushed);
         pushed
+    }
+
+    /// Whether the kernel has completions to post, or has posted some: without a system call.
+    pub(crate) fn has_work(&mut self) -> bool {
+        self.has_events() || self.uring.submission().taskrun()
+    }
+
+    /// Has the kernel poll network cards for up to `time` before a wait sleeps; whether it does.
+    pub(crate) fn poll_cards(&self, time: Duration) -> bool {
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let mut napi = Napi::new().set_busy_poll_timeout(micros).set_prefer_busy_poll(true);
+        self.uring.submitter().register_napi(&mut napi).is_ok()
     }
 
     /// Submits all that is queued, runs the completions that are due, and waits for one if

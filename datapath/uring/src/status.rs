@@ -1,6 +1,7 @@
 //! What a port is made with, and what it tells of itself.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::port::{BUFFER_LEN, SLOT_LEN};
 use crate::ring::RingFeatures;
@@ -16,11 +17,14 @@ pub struct PortConfig {
     pub slots: u16,
     /// Queue single reads on the tap even if the kernel has multishot reads.
     pub single_reads: bool,
+    /// How long a wait looks for completions before it sleeps: lower latency for CPU time.
+    pub busy_poll: Duration,
 }
 
 impl Default for PortConfig {
     fn default() -> PortConfig {
-        PortConfig { frames: 64, datagrams: 64, slots: 64, single_reads: false }
+        let busy_poll = Duration::ZERO;
+        PortConfig { frames: 64, datagrams: 64, slots: 64, single_reads: false, busy_poll }
     }
 }
 
@@ -51,6 +55,10 @@ pub struct PortCounters {
 pub struct PortFeatures {
     /// The ring's.
     pub ring: RingFeatures,
+    /// How long a wait looks before it sleeps.
+    pub busy_poll: Duration,
+    /// Whether the kernel polls network cards for it (Linux 6.9).
+    pub polls_cards: bool,
     /// Whether sends may be segmented, at least to some peers.
     pub segmentation: bool,
     /// Has an IPv4 socket.
@@ -71,6 +79,11 @@ impl fmt::Display for PortFeatures {
             or(self.v4, " IPv4", ""),
             or(self.v6, " IPv6", ""),
             or(self.segmentation, "segmented sends", "single sends"),
-        )
+        )?;
+        if self.busy_poll.is_zero() {
+            return Ok(());
+        }
+        let cards = or(self.polls_cards, ", network cards too", "");
+        write!(f, ", busy polling {} us{cards}", self.busy_poll.as_micros())
     }
 }

@@ -8,7 +8,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
@@ -59,6 +59,8 @@ pub struct UringPort {
     segmentation: Segmentation,
     counters: PortCounters,
     tap_multishot: bool,
+    busy_poll: Duration,
+    polls_cards: bool,
     /// Fates decided without the ring, for the next batch.
     decided: Vec<Completion>,
     events: Vec<Event>,
@@ -168,6 +170,8 @@ impl UringPort {
         };
         Ok(UringPort {
             tap_multishot: ring.features().tap_multishot && !config.single_reads,
+            busy_poll: config.busy_poll,
+            polls_cards: !config.busy_poll.is_zero() && ring.poll_cards(config.busy_poll),
             ring,
             memory: ManuallyDrop::new(memory),
             _tap: tap,
@@ -205,6 +209,8 @@ impl UringPort {
     pub fn probe(&self) -> PortFeatures {
         PortFeatures {
             ring: RingFeatures { tap_multishot: self.tap_multishot, ..self.ring.features() },
+            busy_poll: self.busy_poll,
+            polls_cards: self.polls_cards,
             segmentation: !self.segmentation.is_off(),
             v4: self.v4.is_some(),
             v6: self.v6.is_some(),
@@ -222,7 +228,7 @@ impl Port for UringPort {
         self.arm();
         let ready = !batch.is_empty() || !self.decided.is_empty() || self.ring.has_events();
         let wait = if ready { Some(Duration::ZERO) } else { wait };
-        self.ring.enter(wait).map_err(PortError::Enter)?;
+        self.enter(wait).map_err(PortError::Enter)?;
         let mut events = std::mem::take(&mut self.events);
         self.ring.reap(&mut events);
         self.decided.drain(..).for_each(|fate| batch.push(fate));
@@ -319,6 +325,23 @@ impl Port for UringPort {
 }
 
 impl UringPort {
+    /// Enters the ring; with busy polling, sleeps only after having looked for so long.
+    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        if self.busy_poll.is_zero() || wait == Some(Duration::ZERO) {
+            return self.ring.enter(wait);
+        }
+        self.ring.enter(Some(Duration::ZERO))?;
+        let start = Instant::now();
+        let end = wait.map_or(self.busy_poll, |wait| wait.min(self.busy_poll));
+        while !self.ring.has_work() {
+            if start.elapsed() >= end {
+                return self.ring.enter(wait.map(|wait| wait.saturating_sub(end)));
+            }
+            std::hint::spin_loop();
+        }
+        self.ring.enter(Some(Duration::ZERO))
+    }
+
     /// Queues the inputs that have ended. One without buffers waits: it would end at once.
     fn arm(&mut self) {
         if !self.armed.doorbell {

@@ -113,6 +113,13 @@ fn a_stream_crosses_by_single_reads() {
 
 #[test]
 fn a_stream_crosses_with_few_buffers() {
-    let config = PortConfig { frames: 2, datagrams: 1, slots: 4, single_reads: false };
+    let config = PortConfig { frames: 2, datagrams: 1, slots: 4, ..PortConfig::default() };
+    stream_through(&config, ["10.9.0.1", "10.9.0.2"]);
+}
+
+#[test]
+fn a_stream_crosses_by_busy_polling() {
+    let busy_poll = Duration::from_micros(50);
+    let config = PortConfig { busy_poll, ..PortConfig::default() };
     stream_through(&config, ["10.9.0.1", "10.9.0.2"]);
 }

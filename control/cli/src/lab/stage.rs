@@ -22,6 +22,8 @@ pub(super) struct Stage {
     hub: Option<Process>,
     internet: Internet,
     folder: Folder,
+    /// Flags of every node.
+    tuning: Vec<String>,
 }
 
 /// One member of the group.
@@ -58,7 +60,8 @@ impl Stage {
             })
         });
         let nodes = nodes.collect::<Result<Vec<_>, Failure>>()?;
-        Ok(Self { nodes, hub: None, internet, folder })
+        let tuning = flags.tuning.to_args();
+        Ok(Self { nodes, hub: None, internet, folder, tuning })
     }
 
     /// Starts the hub, then all nodes at once.
@@ -71,6 +74,7 @@ impl Stage {
             command
                 .args(["up", "--join", &format!("@{}", ticket.display()), "--name", &node.name])
                 .args(["--address", &format!("{}/16", node.overlay)])
+                .args(&self.tuning)
                 .arg("--identity")
                 .arg(self.folder.0.join(format!("{}.pem", node.name)));
             node.started = Some(Instant::now());

@@ -51,7 +51,12 @@ impl Child {
                 .arg("--identity")
                 .arg(&settings.identity)
                 .args(["--port", &settings.port.to_string()])
-                .args(["--mtu", &settings.controller.mtu.to_string()]);
+                .args(["--mtu", &settings.controller.mtu.to_string()])
+                .args(["--workers", &settings.workers.to_string()])
+                .args(["--busy-poll", &settings.busy_poll.to_string()]);
+            if settings.pins {
+                command.arg("--pin");
+            }
         }
         // Away from the terminal's process group: Ctrl-C is for the supervisor, which stops the
         // two in their order.

@@ -65,8 +65,8 @@ impl Agent {
             self.complain(&error.to_string());
             Refusal::new(RefusalReason::InterfaceFailed, error)
         })?;
-        let own = addresses.iter().map(|(address, _)| *address).collect();
-        self.order(ToWorker::SetOwnAddresses(own));
+        let own: Vec<_> = addresses.iter().map(|(address, _)| *address).collect();
+        self.order_all(|| ToWorker::SetOwnAddresses(own.clone()));
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Agent {
         self.carry_out();
         if let Some(gone) = self.peers.remove(&peer) {
             for (address, prefix) in gone.routes {
-                self.order(ToWorker::RemoveRoute { address, prefix });
+                self.order_all(|| ToWorker::RemoveRoute { address, prefix });
             }
         }
         self.parts.rows.clear(&peer);
@@ -134,7 +134,7 @@ impl Agent {
             owner.routes.push(route);
         }
         let mac = mac_of(&peer.0);
-        self.order(ToWorker::AddRoute { address, prefix, mac });
+        self.order_all(|| ToWorker::AddRoute { address, prefix, mac });
         self.announcements.push((now + ANNOUNCE_AGAIN, mac));
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Agent {
             let text = format!("there is no route {address}/{prefix}");
             return Err(Refusal::new(RefusalReason::UnknownRoute, text));
         }
-        self.order(ToWorker::RemoveRoute { address, prefix });
+        self.order_all(|| ToWorker::RemoveRoute { address, prefix });
         Ok(())
     }
 

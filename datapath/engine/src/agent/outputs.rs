@@ -26,21 +26,28 @@ impl Agent {
             match output {
                 Output::Transmit { local, remote, data } => self.transmit(local, remote, &data),
                 Output::InstallLane(lane) => self.install(*lane),
-                Output::SetPath { index, path } => {
-                    self.channels.insert(index.0, path.and_then(|path| path.channel));
+                Output::SetPath { index, lane, path } => {
+                    if lane == 0 {
+                        self.channels.insert(index.0, path.and_then(|path| path.channel));
+                    }
                     let path = path.map(|path| (lane_path(&path), destination(&path)));
-                    self.order(ToWorker::SetPath { index, path });
+                    self.order(lane, ToWorker::SetPath { index, path });
                 }
                 Output::Activate { peer, index } => {
-                    self.order(ToWorker::Activate { index, mac: mac_of(&peer.0) });
+                    self.order_all(|| ToWorker::Activate { index, mac: mac_of(&peer.0) });
                 }
                 Output::SendControl { index, data } => {
                     let channel = self.channels.get(&index.0).copied().flatten();
-                    self.order(ToWorker::SendControl { index, channel, data });
+                    let order = ToWorker::SendControl { index, channel, to: None, data };
+                    self.order(0, order);
+                }
+                Output::SendOnLane { index, lane, path, data } => {
+                    let (channel, to) = (path.channel, Some(destination(&path)));
+                    self.order(lane, ToWorker::SendControl { index, channel, to, data });
                 }
                 Output::RemoveSession { index } => {
                     self.forget_session(index);
-                    self.order(ToWorker::Remove(index));
+                    self.order_all(|| ToWorker::Remove(index));
                 }
                 Output::Event(event) => self.tell(event),
             }
@@ -59,7 +66,9 @@ impl Agent {
 
     fn install(&mut self, lane: InstallLane) {
         self.sessions.insert(lane.index.0, lane.peer);
-        self.channels.insert(lane.index.0, lane.path.and_then(|path| path.channel));
+        if lane.lane == 0 {
+            self.channels.insert(lane.index.0, lane.path.and_then(|path| path.channel));
+        }
         let entry = pipeline::LinkEntry {
             index: lane.index,
             peer_index: lane.peer_index,
@@ -74,7 +83,7 @@ impl Agent {
         if entry.lane == 0 {
             self.parts.counters.add(Counter::HandshakesCompleted.slot(), 1);
         }
-        self.order(ToWorker::Install(Box::new(entry), destination));
+        self.order(entry.lane, ToWorker::Install(Box::new(entry), destination));
     }
 
     fn tell(&mut self, event: LinkEvent) {

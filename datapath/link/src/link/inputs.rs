@@ -54,6 +54,7 @@ impl Link {
                     self.timers.rehandshake = Some(now);
                 }
             }
+            Control::Lanes(theirs) if is_current => self.lanes.on_told(now, theirs),
             _ => {}
         }
     }

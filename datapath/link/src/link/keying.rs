@@ -57,7 +57,7 @@ impl Link {
         if let Some(replaced) = self.next.take() {
             self.outputs.push_back(LinkOutput::Remove(replaced.index));
         }
-        self.next = Some(Keys::new(index, session.cipher(), now));
+        self.next = Some(Keys::new(index, session.cipher(), session.lane_count(), now));
         self.outputs.push_back(LinkOutput::Install { index, session });
         self.ping(now);
     }
@@ -89,6 +89,7 @@ impl Link {
     pub(super) fn activate_next(&mut self, now: Instant) {
         let Some(next) = self.next.take() else { return };
         self.outputs.push_back(LinkOutput::Activate(next.index));
+        self.lanes.set_count(now, next.lanes);
         self.timers.establish = None;
         self.last_error = None;
         self.retry_at(now + REHANDSHAKE_AFTER);

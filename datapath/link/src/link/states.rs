@@ -7,7 +7,7 @@ impl Link {
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             self.start_if_due(now);
-            if !(self.drain_agent(now) || self.drain_negotiation(now)) {
+            if !(self.drain_agent(now) || self.drain_negotiation(now) || self.drain_lanes()) {
                 break;
             }
         }
@@ -36,6 +36,7 @@ impl Link {
         }
         let is_first = self.selected.replace(selected).is_none();
         self.outputs.push_back(LinkOutput::Selected(selected));
+        self.lead_lanes(now);
         if is_first {
             self.timers.establish = Some(now + ESTABLISH_TIME_MAX);
             if self.config.controlling {
@@ -116,6 +117,7 @@ impl Link {
             keys: keys.map(|keys| KeysStatus {
                 index: keys.index,
                 cipher: keys.cipher,
+                lanes: u8::try_from(1 + self.lanes.proven_count()).unwrap_or(u8::MAX),
                 established: keys.established,
             }),
             rtt: keys

@@ -80,6 +80,14 @@ impl Node {
                 }
                 self.outputs.push_back(Output::RemoveSession { index });
             }
+            LinkOutput::SendOnLane { index, lane, local, remote, data } => {
+                let path = direct(local, remote);
+                self.outputs.push_back(Output::SendOnLane { index, lane, path, data });
+            }
+            LinkOutput::LanePath { lane, path } => {
+                let path = path.map(|(local, remote)| direct(local, remote));
+                self.set_lane_path(at, lane, path);
+            }
             LinkOutput::Changed => self.on_changed(now, at),
         }
     }
@@ -96,10 +104,13 @@ impl Node {
     fn install(&mut self, now: Instant, at: usize, index: LinkIndex, mut session: Session) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.installed.push(index);
-        let (peer, path) = (slot.peer, slot.path);
+        let peer = slot.peer;
+        let paths: Vec<_> =
+            [slot.path].into_iter().chain(slot.lane_paths.iter().copied()).collect();
         let (peer_index, peer_mtu) = (session.peer_link_index(), session.peer_mtu());
         for lane in 0..session.lane_count() {
             let Some((sealer, opener)) = session.take_lane(lane, now) else { continue };
+            let path = paths.get(usize::from(lane)).copied().flatten();
             let lane =
                 InstallLane { peer, index, peer_index, lane, sealer, opener, path, peer_mtu };
             self.outputs.push_back(Output::InstallLane(Box::new(lane)));
@@ -146,7 +157,20 @@ impl Node {
             return;
         }
         for index in slot.installed.iter().copied() {
-            self.outputs.push_back(Output::SetPath { index, path });
+            self.outputs.push_back(Output::SetPath { index, lane: 0, path });
+        }
+    }
+
+    /// A lane besides the first takes another path, in all sessions.
+    fn set_lane_path(&mut self, at: usize, lane: u8, path: Option<Path>) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let Some(place) = usize::from(lane).checked_sub(1) else { return };
+        if slot.lane_paths.len() <= place {
+            slot.lane_paths.resize(place + 1, None);
+        }
+        slot.lane_paths[place] = path;
+        for index in slot.installed.iter().copied() {
+            self.outputs.push_back(Output::SetPath { index, lane, path });
         }
     }
 
@@ -217,4 +241,9 @@ impl Node {
         self.select(now, at, None);
         self.slots.clear(at);
     }
+}
+
+/// A path straight from one of our sockets to the peer.
+fn direct(local: SocketAddr, remote: SocketAddr) -> Path {
+    Path { local, remote, channel: None, kind: PathKind::Direct }
 }

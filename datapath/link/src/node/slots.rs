@@ -18,6 +18,8 @@ pub(super) struct Slot {
     pub pair: Option<(SocketAddr, SocketAddr, PathKind)>,
     /// What the workers were told.
     pub path: Option<Path>,
+    /// The same of the lanes besides the first, from lane 1 on.
+    pub lane_paths: Vec<Option<Path>>,
     /// Sessions with lanes at the workers.
     pub installed: Vec<LinkIndex>,
     /// What the controller was told: state and path.
@@ -38,6 +40,7 @@ impl Slot {
             link,
             pair: None,
             path: None,
+            lane_paths: Vec::new(),
             installed: Vec::new(),
             reported: None,
             remove_at: None,

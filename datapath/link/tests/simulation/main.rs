@@ -1,5 +1,6 @@
 //! Nodes in virtual time on a small internet of routers, servers and faults.
 
+mod lanes;
 mod links;
 mod node;
 mod support;

@@ -6,7 +6,8 @@ use crate::support::nat::Kind;
 use crate::support::{Faults, SERVER, World, credentials};
 use ipop_crypto::Fingerprint;
 use ipop_link::{
-    CandidateKind, CommandError, Datagram, Event, LinkState, OpenLink, Refused, TurnServer,
+    CandidateKind, CommandError, ControlInput, Datagram, Event, LinkState, OpenLink, Refused,
+    TurnServer,
 };
 use ipop_stun::{Attribute, Builder, Key, Method, TransactionId};
 use ipop_wire::LinkIndex;
@@ -316,7 +317,11 @@ proptest! {
         for (index, data) in controls {
             // A good-bye under the session's keys is the one thing that may end it.
             if data.first() != Some(&3) {
-                let _ = node.handle_control(now, LinkIndex(index), &data);
+                for lane in 0..2 {
+                    let index = LinkIndex(index);
+                    let input = ControlInput { index, lane, remote: stranger, data: &data };
+                    let _ = node.handle_control(now, input);
+                }
             }
         }
         world.run(seconds(1));

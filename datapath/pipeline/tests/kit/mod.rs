@@ -71,6 +71,8 @@ pub struct Memory {
     pub sends: Vec<(Vec<u8>, SendRun)>,
     pub writes: Vec<Written>,
     pub told: Vec<Told>,
+    /// Frames for the first worker.
+    pub handed: Vec<Vec<u8>>,
 }
 
 impl Memory {
@@ -80,7 +82,8 @@ impl Memory {
 
     pub fn with_slot_len(slots: usize, slot_len: usize) -> Memory {
         let free = vec![vec![0xee; slot_len].into(); slots];
-        Memory { free, slots, sends: Vec::new(), writes: Vec::new(), told: Vec::new() }
+        let (sends, writes, told, handed) = Default::default();
+        Memory { free, slots, sends, writes, told, handed }
     }
 
     /// All slots came back.
@@ -124,6 +127,10 @@ impl Sink for Memory {
         segmenter::assert_kernel_takes(&written);
         self.writes.push(written);
         self.free.push(slot);
+    }
+
+    fn hand_over(&mut self, tap_frame: &[u8]) {
+        self.handed.push(tap_frame.to_vec());
     }
 
     fn to_agent(&mut self, item: ToAgent<'_>) {

@@ -1,4 +1,4 @@
-//! A node with what the engine would put around it: sockets and one worker.
+//! A node with what the engine would put around it: sockets and workers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use ipop_crypto::{Cipher, Fingerprint, Identity, OVERHEAD_LEN, OpenError};
 use ipop_link::{
-    Datagram, Event, InstallLane, LinkState, LinkStatus, Node, NodeConfig, Output, Path, Refused,
+    ControlInput, Datagram, Event, InstallLane, LanePorts, LinkState, LinkStatus, Node, NodeConfig,
+    Output, Path, Refused,
 };
 use ipop_wire::{Header, Kind, LinkIndex, Part, Protocol};
 
@@ -21,6 +22,8 @@ pub struct Machine {
     /// Which router it is behind.
     pub router: usize,
     pub lanes: BTreeMap<LinkIndex, InstallLane>,
+    /// The lanes besides the first.
+    pub more_lanes: BTreeMap<(LinkIndex, u8), InstallLane>,
     pub active: BTreeMap<Fingerprint, LinkIndex>,
     pub events: Vec<(Instant, Event)>,
     /// Frames that came, by peer.
@@ -36,13 +39,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(seed: u8, router: usize, hosts: Vec<SocketAddr>, now: Instant) -> Self {
+    pub fn new(seed: u8, router: usize, hosts: Vec<SocketAddr>, lanes: u8, now: Instant) -> Self {
+        let port = hosts[0].port();
+        let lanes = (1..lanes).map(|lane| LanePorts { v4: port + u16::from(lane), v6: 0 });
         let identity = Arc::new(Identity::generate(&[seed; 32]));
         let fingerprint = identity.fingerprint();
         let mut node = Node::new(NodeConfig {
             identity,
             ciphers: vec![(Cipher::Aes128Gcm, 100), (Cipher::ChaCha20Poly1305, 300)],
-            lanes: 1,
+            lanes: lanes.collect(),
             mtu: 1400,
             seed: [seed ^ 0x80; 32],
         });
@@ -53,6 +58,7 @@ impl Machine {
             hosts,
             router,
             lanes: BTreeMap::new(),
+            more_lanes: BTreeMap::new(),
             active: BTreeMap::new(),
             events: Vec::new(),
             frames: Vec::new(),
@@ -75,18 +81,26 @@ impl Machine {
                 }
                 Output::InstallLane(lane) => {
                     self.installed += 1;
-                    assert!(self.lanes.insert(lane.index, *lane).is_none(), "an index is reused");
+                    let (index, number) = (lane.index, lane.lane);
+                    let before = match number {
+                        0 => self.lanes.insert(index, *lane),
+                        _ => self.more_lanes.insert((index, number), *lane),
+                    };
+                    assert!(before.is_none(), "an index is reused");
                 }
-                Output::SetPath { index, path } => {
-                    self.lanes.get_mut(&index).expect("installed").path = path;
-                }
+                Output::SetPath { index, lane, path } => self.lane(index, lane).path = path,
                 Output::Activate { peer, index } => {
                     assert_eq!(self.lanes.get(&index).expect("installed").peer, peer);
                     self.active.insert(peer, index);
                 }
                 Output::SendControl { index, data } => self.seal(index, Kind::Control, &data),
+                Output::SendOnLane { index, lane, path, data } => {
+                    let datagram = seal(self.lane(index, lane), Kind::Control, &data);
+                    self.sending.push((path.local, path.remote, datagram));
+                }
                 Output::RemoveSession { index } => {
                     self.lanes.remove(&index).expect("installed");
+                    self.more_lanes.retain(|(of, _), _| *of != index);
                     self.active.retain(|_, active| *active != index);
                 }
                 Output::Event(event) => self.events.push((now, event)),
@@ -102,17 +116,8 @@ impl Machine {
     }
 
     fn seal(&mut self, index: LinkIndex, kind: Kind, payload: &[u8]) {
-        let lane = self.lanes.get_mut(&index).expect("installed");
-        let header = Header {
-            kind,
-            epoch: 0,
-            lane: lane.lane,
-            part: Part::WHOLE,
-            receiver: lane.peer_index,
-            counter: 0,
-        };
-        let mut datagram = vec![0; OVERHEAD_LEN + payload.len()];
-        lane.sealer.seal(header, payload, b"", &mut datagram).expect("fits");
+        let lane = self.lane(index, 0);
+        let mut datagram = seal(lane, kind, payload);
         let Some(Path { local, remote, channel, .. }) = lane.path else { return };
         if let Some(channel) = channel {
             let [a, b] = channel.to_be_bytes();
@@ -120,6 +125,27 @@ impl Machine {
             datagram.splice(0..0, [a, b, c, d]);
         }
         self.sending.push((local, remote, datagram));
+    }
+
+    fn lane(&mut self, index: LinkIndex, lane: u8) -> &mut InstallLane {
+        let found = match lane {
+            0 => self.lanes.get_mut(&index),
+            _ => self.more_lanes.get_mut(&(index, lane)),
+        };
+        found.expect("installed")
+    }
+
+    /// Whether one of its sockets has this address: a host's, or a lane's behind it.
+    pub fn has_socket(&self, address: &SocketAddr) -> bool {
+        let host = self.hosts.iter().find(|host| host.ip() == address.ip());
+        host.is_some_and(|host| (host.port()..host.port() + 8).contains(&address.port()))
+    }
+
+    /// Paths of the lanes besides the first in the active session.
+    pub fn lane_paths(&self, peer: Fingerprint) -> Vec<Option<Path>> {
+        let Some(index) = self.active.get(&peer) else { return Vec::new() };
+        let lanes = self.more_lanes.iter().filter(|((of, _), _)| of == index);
+        lanes.map(|(_, lane)| lane.path).collect()
     }
 
     /// Takes a datagram as a worker does: sealed ones are opened, the rest is the node's.
@@ -134,7 +160,7 @@ impl Machine {
             _ => data,
         };
         match Header::parse(inner) {
-            Ok(header) if header.kind != Kind::Handshake => self.open(now, &header, inner),
+            Ok(header) if header.kind != Kind::Handshake => self.open(now, remote, &header, inner),
             _ => {
                 let input = Datagram { local, remote, data };
                 if let Err(refused) = self.node.handle_input(now, input) {
@@ -144,8 +170,12 @@ impl Machine {
         }
     }
 
-    fn open(&mut self, now: Instant, header: &Header, datagram: &[u8]) {
-        let Some(lane) = self.lanes.get_mut(&header.receiver) else {
+    fn open(&mut self, now: Instant, remote: SocketAddr, header: &Header, datagram: &[u8]) {
+        let lane = match header.lane {
+            0 => self.lanes.get_mut(&header.receiver),
+            lane => self.more_lanes.get_mut(&(header.receiver, lane)),
+        };
+        let Some(lane) = lane else {
             self.unknown += 1;
             return;
         };
@@ -154,7 +184,9 @@ impl Machine {
             Ok(length) => {
                 plaintext.truncate(length);
                 if header.kind == Kind::Control {
-                    let taken = self.node.handle_control(now, header.receiver, &plaintext);
+                    let (index, lane, data) = (header.receiver, header.lane, &*plaintext);
+                    let input = ControlInput { index, lane, remote, data };
+                    let taken = self.node.handle_control(now, input);
                     taken.expect("a session with a lane is known");
                 } else {
                     self.frames.push((lane.peer, plaintext));
@@ -191,4 +223,18 @@ impl Machine {
         });
         reasons.collect()
     }
+}
+
+fn seal(lane: &mut InstallLane, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        kind,
+        epoch: 0,
+        lane: lane.lane,
+        part: Part::WHOLE,
+        receiver: lane.peer_index,
+        counter: 0,
+    };
+    let mut datagram = vec![0; OVERHEAD_LEN + payload.len()];
+    lane.sealer.seal(header, payload, b"", &mut datagram).expect("fits");
+    datagram
 }

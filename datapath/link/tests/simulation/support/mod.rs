@@ -80,6 +80,11 @@ pub fn credentials(owner: usize, other: usize, session: u64) -> Credentials {
 impl World {
     /// One machine behind a router of its own for each kind.
     pub fn new(kinds: &[Kind], faults: Faults, seed: u8) -> Self {
+        Self::with_lanes(&vec![1; kinds.len()], kinds, faults, seed)
+    }
+
+    /// The same, with so many lanes at each.
+    pub fn with_lanes(lanes: &[u8], kinds: &[Kind], faults: Faults, seed: u8) -> Self {
         let start = Instant::now();
         let mut turn = turn_server_proto::server::TurnServer::new(
             TransportType::Udp,
@@ -105,9 +110,9 @@ impl World {
             datagrams: 0,
             destinations: BTreeMap::new(),
         };
-        for kind in kinds {
+        for (kind, lanes) in kinds.iter().zip(lanes) {
             world.add_router(*kind);
-            world.add_machine(world.routers.len() - 1);
+            world.add_machine_with(world.routers.len() - 1, *lanes);
         }
         world
     }
@@ -119,13 +124,17 @@ impl World {
 
     /// One more machine, perhaps behind a router that has some already.
     pub fn add_machine(&mut self, router: usize) -> usize {
+        self.add_machine_with(router, 1)
+    }
+
+    fn add_machine_with(&mut self, router: usize, lanes: u8) -> usize {
         let number = self.machines.len() as u8 + 1;
         let ip = match self.routers[router].kind {
             Kind::Public => self.routers[router].outside(),
             _ => IpAddr::from([10, 0, router as u8, number]),
         };
         let hosts = vec![SocketAddr::new(ip, 5000)];
-        self.machines.push(Machine::new(number, router, hosts, self.now));
+        self.machines.push(Machine::new(number, router, hosts, lanes, self.now));
         self.told.push(0);
         self.machines.len() - 1
     }
@@ -294,7 +303,7 @@ impl World {
     /// A datagram leaves a machine; machines behind one router reach each other directly.
     fn leave(&mut self, at: usize, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
         let router = self.machines[at].router;
-        let neighbour = |machine: &Machine| machine.router == router && machine.hosts.contains(&to);
+        let neighbour = |machine: &Machine| machine.router == router && machine.has_socket(&to);
         if self.machines.iter().any(neighbour) {
             return self.transmit(from, to, data);
         }
@@ -355,7 +364,7 @@ impl World {
             None => Some(to),
         };
         let Some(inside) = inside else { return };
-        if let Some(machine) = self.machines.iter_mut().find(|m| m.hosts.contains(&inside)) {
+        if let Some(machine) = self.machines.iter_mut().find(|m| m.has_socket(&inside)) {
             machine.receive(now, inside, from, &data);
         }
     }

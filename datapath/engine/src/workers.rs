@@ -1,0 +1,156 @@
+//! The workers of a node: each has a thread, a tap queue, sockets, a port and a pipeline of its
+//! own, and shares none of it. Worker k carries lane k of every link. The first one's sockets are
+//! those that candidates name; what other workers have no lane for comes to it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ipop_link::LanePorts;
+use ipop_pipeline::{Config as PipelineConfig, Pipeline};
+use ipop_shm::WorkerCounters;
+use ipop_uring::{Family, PortConfig, TapQueue, UdpError, UdpSocket, UringPort, pin_to_core};
+use std::net::IpAddr;
+
+use crate::counting::Publisher;
+use crate::exchange::{Handover, Notes, Orders, orders};
+use crate::process::RunError;
+use crate::worker::{Outside, Worker};
+
+/// One worker's sockets. Those of the first are shared by links, STUN and TURN.
+#[derive(Clone, Default)]
+pub(crate) struct Sockets {
+    v4: Option<Arc<UdpSocket>>,
+    v6: Option<Arc<UdpSocket>>,
+}
+
+impl Sockets {
+    pub(crate) fn v4(&self) -> Option<&Arc<UdpSocket>> {
+        self.v4.as_ref()
+    }
+
+    pub(crate) fn v6(&self) -> Option<&Arc<UdpSocket>> {
+        self.v6.as_ref()
+    }
+
+    /// The socket of an address's family.
+    pub(crate) fn of(&self, address: &IpAddr) -> Option<&Arc<UdpSocket>> {
+        if address.is_ipv4() { self.v4() } else { self.v6() }
+    }
+}
+
+/// Sockets for so many workers. With a port given, the workers have it and those that follow it.
+pub(crate) fn open_all_sockets(port: u16, workers: u8) -> Result<Vec<Sockets>, RunError> {
+    let port_of = |worker: u8| match port {
+        0 => Some(0),
+        port => port.checked_add(u16::from(worker)),
+    };
+    (0..workers)
+        .map(|worker| match port_of(worker) {
+            Some(port) => open_sockets(port),
+            None => Err(UdpError::PortTaken { port: u16::MAX }.into()),
+        })
+        .collect()
+}
+
+/// A socket per family; a machine without one of them has the other.
+fn open_sockets(port: u16) -> Result<Sockets, RunError> {
+    let v4 = UdpSocket::bind(Family::V4, port);
+    let same = v4.as_ref().map_or(port, UdpSocket::port);
+    let v6 = UdpSocket::bind(Family::V6, same).or_else(|error| match port {
+        0 => UdpSocket::bind(Family::V6, 0),
+        _ => Err(error),
+    });
+    match (v4, v6) {
+        (Err(error), Err(_)) => Err(error.into()),
+        (Err(error @ UdpError::PortTaken { .. }), _)
+        | (_, Err(error @ UdpError::PortTaken { .. })) => Err(error.into()),
+        (v4, v6) => Ok(Sockets { v4: v4.ok().map(Arc::new), v6: v6.ok().map(Arc::new) }),
+    }
+}
+
+/// The ports of the lanes besides the first, as peers are told them.
+pub(crate) fn lane_ports(sockets: &[Sockets]) -> Vec<LanePorts> {
+    let port = |socket: Option<&Arc<UdpSocket>>| socket.map_or(0, |socket| socket.port());
+    let ports = |sockets: &Sockets| LanePorts { v4: port(sockets.v4()), v6: port(sockets.v6()) };
+    sockets.iter().skip(1).map(ports).collect()
+}
+
+/// A port for each tap queue.
+pub(crate) fn open_ports(
+    queues: Vec<TapQueue>,
+    sockets: &[Sockets],
+    busy_poll: Duration,
+) -> Result<Vec<UringPort>, RunError> {
+    let config = port_config(busy_poll);
+    queues
+        .into_iter()
+        .zip(sockets)
+        .map(|(queue, Sockets { v4, v6 })| {
+            Ok(UringPort::open(queue, v4.clone(), v6.clone(), &config)?)
+        })
+        .collect()
+}
+
+/// Every input of one turn may become an output, so there are slots for all of them, and some for
+/// answers and control frames.
+fn port_config(busy_poll: Duration) -> PortConfig {
+    let inputs = PortConfig::default();
+    PortConfig { slots: inputs.frames + inputs.datagrams + 16, busy_poll, ..inputs }
+}
+
+/// Workers at work.
+pub(crate) struct Team {
+    orders: Vec<Orders>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Team {
+    /// Starts a worker on each port.
+    pub(crate) fn start(
+        ports: Vec<UringPort>,
+        counters: Vec<WorkerCounters>,
+        pipeline: &PipelineConfig,
+        notes: &Notes,
+        pins: bool,
+    ) -> Result<Self, RunError> {
+        let mut team = Self { orders: Vec::new(), threads: Vec::new() };
+        let Some(first) = ports.first() else { return Ok(team) };
+        let handover = Handover::new(first.doorbell());
+        for (number, (port, block)) in ports.into_iter().zip(counters).enumerate() {
+            let outside = Outside {
+                notes: notes.of_worker(number as u8),
+                handover: handover.clone(),
+                counters: Publisher::new(block),
+            };
+            let config = PipelineConfig { hands_over: number > 0, ..*pipeline };
+            let (orders, inbox) = orders(port.doorbell());
+            let batch = port.batch();
+            let worker = Worker::new(port, Pipeline::new(config, &[]), inbox, outside);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    if pins && let Err(error) = pin_to_core(number) {
+                        tracing::warn!("worker {number} cannot be bound to a core: {error}");
+                    }
+                    worker.run(batch);
+                })
+                .map_err(|source| RunError::System { what: "start a worker's thread", source })?;
+            team.orders.push(orders);
+            team.threads.push(thread);
+        }
+        Ok(team)
+    }
+
+    /// How to order each worker about.
+    pub(crate) fn orders(&self) -> Vec<Orders> {
+        self.orders.clone()
+    }
+
+    /// Waits until all have ended.
+    pub(crate) fn join(self) {
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
