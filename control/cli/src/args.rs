@@ -85,6 +85,10 @@ pub struct Tuning {
     /// Largest packet of the overlay interface, bytes.
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
+    /// Ciphers that the group allows: aes-128-gcm, aes-256-gcm, chacha20-poly1305; or plain, alone,
+    /// for a network that is trusted.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub ciphers: Vec<String>,
     /// Workers, each worth a core; one per core by default, at most 8.
     #[arg(long, value_name = "N")]
     pub workers: Option<u8>,
@@ -104,6 +108,7 @@ impl Tuning {
             args.extend(value.map(|value| format!("--{flag}={value}")));
         };
         add("mtu", self.mtu.map(|bytes| bytes.to_string()));
+        add("ciphers", (!self.ciphers.is_empty()).then(|| self.ciphers.join(",")));
         add("workers", self.workers.map(|count| count.to_string()));
         add("busy-poll", self.busy_poll.map(|micros| micros.to_string()));
         args.extend(self.pin.then(|| "--pin".to_owned()));
@@ -277,6 +282,9 @@ pub struct Datapath {
     /// Largest packet of the overlay interface, bytes; 0 for automatic.
     #[arg(long, default_value_t = 0)]
     pub mtu: u16,
+    /// Ciphers that the group allows, by name; all that protect, if none.
+    #[arg(long, value_delimiter = ',')]
+    pub ciphers: Vec<String>,
     /// Number of workers; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     pub workers: u8,

@@ -114,6 +114,9 @@ pub struct GroupVpn {
     pub room: String,
     /// The room's password, where it has one.
     pub password: Option<String>,
+    /// Ciphers that the group allows; all that protect by default.
+    #[serde(default)]
+    pub ciphers: Vec<String>,
 }
 
 /// `[nat]`.

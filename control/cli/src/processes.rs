@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ipop_crypto::Cipher;
 use ipop_engine::DatapathConfig;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -17,6 +18,10 @@ use crate::keygen;
 /// What the supervisor cannot mend by another start ends with its own exit code instead.
 pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
     die_with_parent(&flags.run_dir)?;
+    let cipher = |name: &String| {
+        Cipher::from_name(name).ok_or_else(|| Failure::usage(format!("no cipher `{name}`")))
+    };
+    let ciphers = flags.ciphers.iter().map(cipher).collect::<Result<_, _>>()?;
     let config = DatapathConfig {
         name: flags.name.clone(),
         segment: flags.run_dir.join("segment"),
@@ -24,6 +29,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         identity: keygen::read(&flags.identity)?,
         port: flags.port,
         mtu: flags.mtu,
+        ciphers,
         workers: flags.workers,
         pins: flags.pin,
         busy_poll: Duration::from_micros(flags.busy_poll.into()),

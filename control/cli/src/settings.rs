@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ipop_controller::{Account, Address, Endpoint, Relay, Settings, Trust};
+use ipop_crypto::Cipher;
 
 use crate::args::Up;
 use crate::config::{ConfigFile, Mtu, Overlay, Tls, Workers, cidr4, cidr6};
@@ -26,6 +27,8 @@ pub struct InstanceSettings {
     pub identity: PathBuf,
     /// UDP port of the links; 0 for any.
     pub port: u16,
+    /// Ciphers that the group allows; all that protect, if empty.
+    pub ciphers: Vec<Cipher>,
     /// Number of workers; 0 for one per core.
     pub workers: u8,
     /// Whether each worker stays on a core of its own.
@@ -127,11 +130,21 @@ fn finish(
     let identity = flags.identity.clone().or(file.identity.clone());
     let identity = identity.unwrap_or_else(|| state_dir(&name).join("identity.pem"));
     let port = file.overlay.port.unwrap_or(0);
+    let ciphers = ciphers(file, flags)?;
     let workers = workers(file.overlay.workers.as_ref())?;
     let pins = file.overlay.pin.unwrap_or(false);
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
-    let settings =
-        InstanceSettings { name, interface, identity, port, workers, pins, busy_poll, controller };
+    let settings = InstanceSettings {
+        name,
+        interface,
+        identity,
+        port,
+        ciphers,
+        workers,
+        pins,
+        busy_poll,
+        controller,
+    };
     Ok(settings)
 }
 
@@ -182,6 +195,27 @@ fn address(overlay: &Overlay, default_prefix: Option<&str>) -> Result<Address, F
 
 fn address6(overlay: &Overlay) -> Result<Option<(std::net::Ipv6Addr, u8)>, Failure> {
     overlay.address6.as_deref().map(|text| cidr6("overlay.address6", text)).transpose()
+}
+
+/// The group's ciphers. Plaintext is a policy of its own, not one of several choices.
+fn ciphers(file: &ConfigFile, flags: &Up) -> Result<Vec<Cipher>, Failure> {
+    let of_file = file.groupvpn.as_ref().map_or(&[][..], |group| &group.ciphers);
+    let names = if flags.tuning.ciphers.is_empty() { of_file } else { &flags.tuning.ciphers };
+    let ciphers = names.iter().map(|name| {
+        Cipher::from_name(name).ok_or_else(|| {
+            Failure::usage(format!(
+                "groupvpn.ciphers: `{name}` is not a cipher: they are aes-128-gcm, aes-256-gcm, \
+                 chacha20-poly1305, and plain"
+            ))
+        })
+    });
+    let ciphers = ciphers.collect::<Result<Vec<_>, _>>()?;
+    if ciphers.len() > 1 && ciphers.contains(&Cipher::Plain) {
+        return Err(Failure::usage(
+            "groupvpn.ciphers: plain means that nothing is protected, and stands alone",
+        ));
+    }
+    Ok(ciphers)
 }
 
 /// Number of workers; 0 for one per core.

@@ -33,6 +33,8 @@ coded_enum! {
         Aes256Gcm = 2,
         /// ChaCha20 with Poly1305.
         ChaCha20Poly1305 = 3,
+        /// Nothing does: the group's policy trusts the network.
+        Plain = 4,
     }
 }
 

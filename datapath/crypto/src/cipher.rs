@@ -12,11 +12,20 @@ pub enum Cipher {
     Aes256Gcm = 2,
     /// ChaCha20-Poly1305, id 3.
     ChaCha20Poly1305 = 3,
+    /// None, id 4: frames are neither encrypted nor authenticated nor checked for replays, for
+    /// fabrics that are trusted by policy. Agents' messages are sealed with AES-128-GCM as ever,
+    /// so nobody can take a link down or over. Never chosen unless both ends list it.
+    Plain = 4,
 }
 
 impl Cipher {
     /// Every cipher that this build can use, by ascending id.
-    pub const ALL: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+    pub const ALL: [Cipher; 4] =
+        [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305, Cipher::Plain];
+
+    /// Those that protect, by ascending id: what a node offers unless a policy says otherwise.
+    pub const SECURE: [Cipher; 3] =
+        [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
 
     /// The id on the wire.
     #[must_use]
@@ -37,12 +46,22 @@ impl Cipher {
             Cipher::Aes128Gcm => "AES-128-GCM",
             Cipher::Aes256Gcm => "AES-256-GCM",
             Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            Cipher::Plain => "PLAINTEXT",
         }
     }
 
+    /// The cipher with this name, in any case; `plain` is [`Cipher::Plain`].
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Cipher> {
+        let is_plain = name.eq_ignore_ascii_case("plain");
+        let named = |cipher: &Cipher| cipher.name().eq_ignore_ascii_case(name);
+        is_plain.then_some(Cipher::Plain).or_else(|| Cipher::ALL.into_iter().find(named))
+    }
+
+    /// Seals agents' messages, and frames unless there is no cipher for them.
     pub(crate) fn algorithm(self) -> &'static aead::Algorithm {
         match self {
-            Cipher::Aes128Gcm => &aead::AES_128_GCM,
+            Cipher::Aes128Gcm | Cipher::Plain => &aead::AES_128_GCM,
             Cipher::Aes256Gcm => &aead::AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
@@ -88,9 +107,26 @@ mod tests {
         assert_eq!(choose(&[], &equal), None);
     }
 
+    #[test]
+    fn no_cipher_is_used_unless_both_ends_want_that() {
+        let (plain, secure) = ([(Cipher::Plain, 0)], [(Aes128Gcm, 50)]);
+        assert_eq!(choose(&plain, &secure), None);
+        assert_eq!(choose(&plain, &plain), Some(Cipher::Plain));
+        assert!(!Cipher::SECURE.contains(&Cipher::Plain));
+    }
+
+    #[test]
+    fn names_lead_back() {
+        for cipher in Cipher::ALL {
+            assert_eq!(Cipher::from_name(&cipher.name().to_lowercase()), Some(cipher));
+        }
+        assert_eq!(Cipher::from_name("plain"), Some(Cipher::Plain));
+        assert_eq!(Cipher::from_name("null"), None);
+    }
+
     fn costs() -> impl Strategy<Value = Vec<(Cipher, u32)>> {
-        let one = (1u8..=3, any::<u32>())
-            .prop_map(|(id, cost)| (Cipher::from_id(id).expect("ids 1 to 3 exist"), cost));
+        let one = (1u8..=4, any::<u32>())
+            .prop_map(|(id, cost)| (Cipher::from_id(id).expect("ids 1 to 4 exist"), cost));
         proptest::collection::vec(one, 0..6)
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipop_crypto::Identity;
+use ipop_crypto::{Cipher, Identity};
 
 /// What a datapath is told at its start; the rest comes over the control ring.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct DatapathConfig {
     /// Workers, each with a core's worth of traffic and a lane of every link; 0 for one per core,
     /// at most [`WORKERS_AUTO_MAX`](crate::WORKERS_AUTO_MAX).
     pub workers: u8,
+    /// Ciphers that the group allows; all that protect, if empty.
+    pub ciphers: Vec<Cipher>,
     /// Whether each worker stays on a core of its own.
     pub pins: bool,
     /// How long a worker looks for more before it sleeps: lower latency for CPU time.

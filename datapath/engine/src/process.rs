@@ -90,7 +90,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let team = Team::start(ports, blocks, &pipeline, &notes_in, config.pins)?;
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
-        ciphers: costs(),
+        ciphers: costs(&config.ciphers),
         lanes: lane_ports(&sockets),
         mtu: interface.mtu(),
         seed: seed()?,

@@ -148,5 +148,6 @@ fn cipher_out(cipher: Cipher) -> steer::Cipher {
         Cipher::Aes128Gcm => steer::Cipher::Aes128Gcm,
         Cipher::Aes256Gcm => steer::Cipher::Aes256Gcm,
         Cipher::ChaCha20Poly1305 => steer::Cipher::ChaCha20Poly1305,
+        Cipher::Plain => steer::Cipher::Plain,
     }
 }

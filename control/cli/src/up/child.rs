@@ -52,6 +52,7 @@ impl Child {
                 .arg(&settings.identity)
                 .args(["--port", &settings.port.to_string()])
                 .args(["--mtu", &settings.controller.mtu.to_string()])
+                .args(cipher_args(settings))
                 .args(["--workers", &settings.workers.to_string()])
                 .args(["--busy-poll", &settings.busy_poll.to_string()]);
             if settings.pins {
@@ -89,4 +90,9 @@ impl Child {
             let _ = self.process.kill().await;
         }
     }
+}
+
+/// The group's ciphers as flags of the datapath.
+fn cipher_args(settings: &InstanceSettings) -> Vec<String> {
+    settings.ciphers.iter().map(|cipher| format!("--ciphers={}", cipher.name())).collect()
 }
