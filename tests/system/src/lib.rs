@@ -14,17 +14,21 @@
 
 mod certificates;
 mod datapath;
+mod dice;
 mod hub;
 mod node;
+mod pattern;
 mod ping;
 mod process;
 mod scratch;
 mod servers;
+pub mod soak;
 mod stage;
 mod traffic;
 
 pub use certificates::Certificates;
 pub use datapath::Datapath;
+pub use dice::Dice;
 pub use hub::Hub;
 pub use node::{Node, NodeConfig};
 pub use ping::{Pinging, assert_all_answer};

@@ -59,11 +59,18 @@ impl Node {
 
     /// Starts a node from a ticket.
     pub fn join(namespace: &Namespace, ticket: &str) -> Self {
+        Self::join_with(namespace, ticket, "")
+    }
+
+    /// As [`Node::join`], with further words for `ipop up`.
+    pub fn join_with(namespace: &Namespace, ticket: &str, further: &str) -> Self {
         let name = unique_name();
         let scratch = Scratch::new();
         let identity = scratch.path("identity.pem").display().to_string();
         let words = ["up", "--join", ticket, "--name", &name, "--identity", &identity];
-        Self::launch(namespace, name.clone(), scratch, &words.map(str::to_owned))
+        let words: Vec<_> =
+            words.into_iter().chain(further.split_whitespace()).map(str::to_owned).collect();
+        Self::launch(namespace, name, scratch, &words)
     }
 
     fn launch(namespace: &Namespace, name: String, scratch: Scratch, arguments: &[String]) -> Self {

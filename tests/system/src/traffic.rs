@@ -6,10 +6,11 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use crate::pattern::{fill, wrong};
 use crate::{Node, Process, Scratch};
 
 /// Block in which a transfer is written and checked.
-const BLOCK_LEN: usize = 128 * 1024;
+pub(crate) const BLOCK_LEN: usize = 128 * 1024;
 
 /// What a transfer brought.
 #[derive(Clone, Copy, Debug)]
@@ -54,15 +55,11 @@ fn receive(listener: &TcpListener) -> (u64, u64) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut block = vec![0; BLOCK_LEN];
-    let mut expected = vec![0; BLOCK_LEN];
+    let mut room = vec![0; BLOCK_LEN];
     let (mut at, mut corrupted) = (0, 0);
     loop {
         let length = read_full(&mut stream, &mut block);
-        fill(&mut expected[..length], at);
-        if block[..length] != expected[..length] {
-            let wrong = block[..length].iter().zip(&expected).filter(|(a, b)| a != b).count();
-            corrupted += wrong as u64;
-        }
+        corrupted += wrong(&block[..length], at, &mut room[..length]);
         at += length as u64;
         if length < block.len() {
             return (at, corrupted);
@@ -71,7 +68,7 @@ fn receive(listener: &TcpListener) -> (u64, u64) {
 }
 
 /// Reads until the block is full or the stream ends: blocks then start where words do.
-fn read_full(stream: &mut TcpStream, block: &mut [u8]) -> usize {
+pub(crate) fn read_full(stream: &mut TcpStream, block: &mut [u8]) -> usize {
     let mut filled = 0;
     while filled < block.len() {
         match stream.read(&mut block[filled..]).unwrap() {
@@ -80,16 +77,6 @@ fn read_full(stream: &mut TcpStream, block: &mut [u8]) -> usize {
         }
     }
     filled
-}
-
-/// A pattern without a short period, so that a piece in the wrong place is seen: each 8-byte word
-/// is its position, mixed. `start` is a multiple of 8.
-fn fill(block: &mut [u8], start: u64) {
-    for (index, word) in block.chunks_mut(8).enumerate() {
-        let mixed = (start + 8 * index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let bytes = (mixed ^ (mixed >> 29)).to_le_bytes();
-        word.copy_from_slice(&bytes[..word.len()]);
-    }
 }
 
 /// Who answers `ping <words>`, by address, as seen from the node's machine.
@@ -116,19 +103,4 @@ pub fn iperf3(client: &Node, server: &Node, address: IpAddr, words: &str) -> Out
     let mut command = client.command("iperf3");
     command.args(["--json", "--client", &address.to_string()]).args(words.split_whitespace());
     command.output().unwrap()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_piece_in_the_wrong_place_is_seen() {
-        let (mut whole, mut piece) = (vec![0; 4096], vec![0; 1024]);
-        fill(&mut whole, 0);
-        fill(&mut piece, 2048);
-        assert_eq!(whole[2048..3072], piece);
-        let equal = |at: usize| whole[at..at + 1024] == piece;
-        assert!((0..3072).filter(|at| equal(*at)).eq([2048]));
-    }
 }

@@ -102,7 +102,8 @@ pub const LAYERS: &[Layer] = &[
 
     row("bench", "ipop-bench", Tool, &["ipop-lab"], &["clap", "rustix", "serde", "serde_json"]),
     row("tests/system", "ipop-system-tests", Tool,
-        &["ipop-lab", "ipop-shm", "ipop-steer", "ipop-stun"], &["rustix", "serde_json"]),
+        &["ipop-lab", "ipop-shm", "ipop-steer", "ipop-stun"],
+        &["clap", "quinn-udp", "rustix", "serde_json", "socket2"]),
     row("tests/tidy", "ipop-tidy", Tool, &[], &[]),
 ];
 
