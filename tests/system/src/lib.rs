@@ -15,6 +15,7 @@
 mod certificates;
 mod datapath;
 mod dice;
+pub mod headers;
 mod hub;
 mod node;
 mod pattern;

@@ -1,0 +1,88 @@
+//! Inner headers survive: packets that crossed the overlay are compared with those that were sent,
+//! and with the same packets over a plain cable, bit by bit.
+//!
+//! Three ways to get packets: made by hand, for headers that hosts rarely send; recorded from real
+//! traffic over plain cables, and sent again; and real traffic through the overlay itself. What may
+//! differ is named in `ipop_system_tests::headers::Allowed`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "headers/crafted.rs"]
+mod crafted;
+#[path = "headers/link.rs"]
+mod link;
+#[path = "headers/real.rs"]
+mod real;
+
+use std::time::Duration;
+
+use ipop_lab::Impairment;
+use ipop_system_tests::headers::{Allowed, compare, on_wire};
+
+use link::{Overlay, Plain};
+
+/// What is sent at once in tests of batches: more than the datapath handles in one turn.
+const BURST: usize = 24;
+
+fn packets(frames: &[ipop_lab::RawFrame]) -> Vec<Vec<u8>> {
+    frames.iter().flat_map(on_wire).collect()
+}
+
+#[test]
+fn crafted_frames_cross_a_cable_and_the_overlay_alike() {
+    let plain = Plain::new(None);
+    let overlay = Overlay::new("");
+    for (name, frames) in crafted::groups() {
+        let sent = packets(&frames);
+        for burst in [1, BURST] {
+            let by_cable = plain.link().cross(&frames, burst);
+            let by_overlay = overlay.link().cross(&frames, burst);
+            for (way, got) in [("cable", by_cable), ("overlay", by_overlay)] {
+                compare(&sent, &got, false)
+                    .unwrap_or_else(|text| panic!("{name}, {burst} at once, by {way}: {text}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_larger_than_the_path_cross_whole() {
+    let overlay = Overlay::new("--mtu 9000");
+    for (name, frames) in crafted::groups().into_iter().chain(crafted::large()) {
+        let got = overlay.link().cross(&frames, BURST);
+        let allowed = compare(&packets(&frames), &got, false);
+        allowed.unwrap_or_else(|text| panic!("{name}: {text}"));
+    }
+}
+
+#[test]
+fn recorded_traffic_crosses_the_overlay_unchanged() {
+    let lossy = Impairment { delay: Duration::from_millis(1), loss: 0.01, ..Impairment::default() };
+    let overlay = Overlay::new("");
+    for (name, cable) in [("clear", None), ("lossy", Some(lossy))] {
+        let plain = Plain::new(cable);
+        let recorded = real::record(&plain.link(), || real::traffic(&plain.link()));
+        for (way, frames) in recorded.into_iter().enumerate() {
+            let seen = real::seen(&packets(&frames));
+            assert!(seen.is_rich(name == "lossy"), "{name}, way {way}: {seen:?}");
+            let got = overlay.link().turned(way == 1).cross(&frames, BURST);
+            let allowed: Allowed = compare(&packets(&frames), &got, false)
+                .unwrap_or_else(|text| panic!("{name}, way {way}: {text}"));
+            println!("{name}, way {way}: {} packets, {allowed:?}", got.len());
+        }
+    }
+}
+
+#[test]
+fn live_traffic_comes_out_as_it_went_in() {
+    let overlay = Overlay::new("");
+    let link = overlay.link();
+    let captured = real::capture_ends(&link, || real::traffic(&link));
+    for (way, [sent, got]) in captured.into_iter().enumerate() {
+        let (sent, got) = (packets(&sent), packets(&got));
+        assert!(got.len() > 1000, "way {way}: {} packets", got.len());
+        // A queue may overflow, as on any way.
+        let allowed = compare(&sent, &got, true).unwrap_or_else(|text| panic!("way {way}: {text}"));
+        println!("way {way}: {} packets sent, {} came, {allowed:?}", sent.len(), got.len());
+    }
+}
