@@ -14,7 +14,8 @@ use ipop_wire::geometry::Geometry;
 use ipop_wire::neighbour::{AdvertisementRepr, Neighbour, SolicitationRepr};
 use ipop_wire::vnet::{CsumState, GsoType};
 use ipop_wire::{Header, Kind, LinkIndex, Part, VirtioNetHeader};
-use kit::frames::{Shape, any_super_segment};
+use kit::frames::Shape;
+use kit::traffic::any_super_segment;
 use kit::*;
 use proptest::prelude::*;
 

@@ -154,7 +154,30 @@ impl<K: Sink> Out<'_, K> {
             }
             Transport::Udp => return self.emit_datagrams(link, room, outgoing, &layout),
         };
-        self.emit_parts(link, &Parts { payload, headers, geometry, part_len })
+        let parts = Parts { payload, headers, geometry, part_len };
+        if payload.len() > PARTS_MAX * part_len {
+            return self.emit_rows(link, &parts, &layout);
+        }
+        self.emit_parts(link, &parts)
+    }
+
+    /// A super-segment in more parts than can be numbered: as several shorter ones.
+    #[cold]
+    fn emit_rows(&mut self, link: LinkId, whole: &Parts<'_>, layout: &Layout) -> Result<(), Drop> {
+        let row_len = PARTS_MAX * whole.part_len;
+        let gso_size = usize::from(whole.geometry.gso_size);
+        let mut headers = [0; HEADERS_MAX];
+        let headers = &mut headers[..whole.headers.len()];
+        for (number, payload) in whole.payload.chunks(row_len).enumerate() {
+            let start = number * row_len;
+            headers.copy_from_slice(whole.headers);
+            let row = start..start + payload.len();
+            patch::narrow(headers, layout, whole.payload.len(), row, gso_size);
+            let has_ecn = whole.geometry.has_ecn && start == 0;
+            let geometry = Geometry { has_ecn, ..whole.geometry };
+            self.emit_parts(link, &Parts { payload, headers, geometry, part_len: whole.part_len })?;
+        }
+        Ok(())
     }
 
     /// UDP datagrams of which each is too large for the path: fragments of one after the other.

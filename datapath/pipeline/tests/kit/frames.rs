@@ -8,9 +8,17 @@ use ipop_wire::tcp::{TCP, TcpRepr};
 use ipop_wire::udp::{UDP, UdpRepr};
 use ipop_wire::vnet::{Csum, CsumState, GsoType};
 use ipop_wire::{VirtioNetHeader, tcp};
-use proptest::prelude::*;
 
-use super::{IP_A, IP_B, IP6_A, IP6_B, MAC_A, MAC_B, Written};
+use super::{IP_A, IP_B, IP6_A, IP6_B, MAC_A, MAC_B, Written, segmenter};
+
+/// Hop-by-hop or destination options, which are padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// 0 or 60.
+    pub protocol: u8,
+    /// Words of 8 bytes behind the first.
+    pub words: u8,
+}
 
 /// What a TCP or UDP frame from A to B is made of.
 #[derive(Clone, Debug)]
@@ -18,14 +26,18 @@ pub struct Shape {
     pub is_v6: bool,
     pub is_tcp: bool,
     pub vlan: Option<u16>,
+    /// A service tag (802.1ad) in front of the other.
+    pub service_vlan: Option<u16>,
+    /// Words of options behind the IPv4 header.
+    pub ip_option_words: usize,
     pub option_words: usize,
     /// Byte that TCP options consist of.
     pub option: u8,
     pub window: u16,
     /// Differentiated services and ECN.
     pub tos: u8,
-    /// Destination options in front of the transport header (IPv6).
-    pub has_extension: bool,
+    /// Extension headers in front of the transport header (IPv6).
+    pub extensions: Vec<Extension>,
     pub flags: u8,
     pub sequence: u32,
     pub id: u16,
@@ -40,11 +52,13 @@ impl Default for Shape {
             is_v6: false,
             is_tcp: true,
             vlan: None,
+            service_vlan: None,
+            ip_option_words: 0,
             option_words: 3,
             option: 1,
             window: 512,
             tos: 2,
-            has_extension: false,
+            extensions: Vec::new(),
             flags: tcp::ACK,
             sequence: 0xffff_f000,
             id: 0xfff0,
@@ -70,19 +84,42 @@ impl Shape {
         EthernetRepr { destination: MAC_B, source: MAC_A, vlan: self.vlan, ethertype }
     }
 
-    fn extension(&self) -> Vec<u8> {
-        let protocol = if self.is_tcp { TCP } else { UDP };
-        if self.is_v6 && self.has_extension {
-            vec![protocol, 0, 1, 4, 0, 0, 0, 0]
-        } else {
-            Vec::new()
+    fn protocol(&self) -> u8 {
+        if self.is_tcp { TCP } else { UDP }
+    }
+
+    /// What follows the fixed IP header in front of the transport header.
+    fn behind_ip(&self) -> Vec<u8> {
+        if !self.is_v6 {
+            return vec![1; self.ip_option_words * 4];
         }
+        let mut bytes = Vec::new();
+        for (number, extension) in self.extensions.iter().enumerate() {
+            let next = self.extensions.get(number + 1);
+            let next = next.map_or(self.protocol(), |next| next.protocol);
+            // PadN over all the rest.
+            let padding = extension.words * 8 + 4;
+            bytes.extend([next, extension.words, 1, padding]);
+            bytes.resize(bytes.len() + usize::from(padding), 0);
+        }
+        bytes
+    }
+
+    /// Bytes that the length field of the IP header counts besides the payload.
+    fn counted_headers(&self) -> usize {
+        let transport = if self.is_tcp { 20 + self.option_words * 4 } else { 8 };
+        self.behind_ip().len() + transport + if self.is_v6 { 0 } else { 20 }
+    }
+
+    /// The longest payload that the length field can say.
+    pub fn payload_len_max(&self) -> usize {
+        usize::from(u16::MAX) - self.counted_headers()
     }
 
     fn transport(&self) -> Vec<u8> {
         let header_len = if self.is_tcp { 20 + self.option_words * 4 } else { 8 };
         let len = header_len + self.payload_len;
-        let protocol = if self.is_tcp { TCP } else { UDP };
+        let protocol = self.protocol();
         let checksum = if self.is_v6 {
             pseudo_v6(&IP6_A, &IP6_B, protocol, len as u32)
         } else {
@@ -113,35 +150,40 @@ impl Shape {
     fn headers(&self) -> (Vec<u8>, Csum) {
         let mut bytes = vec![0; self.ethernet().header_len()];
         self.ethernet().emit(&mut bytes);
-        let (extension, transport) = (self.extension(), self.transport());
-        let payload_len = (extension.len() + transport.len() + self.payload_len) as u16;
-        let protocol = if self.is_tcp { TCP } else { UDP };
+        if let Some(tag) = self.service_vlan {
+            let [high, low] = tag.to_be_bytes();
+            bytes.splice(12..12, [0x88, 0xa8, high, low]);
+        }
+        let (behind_ip, transport) = (self.behind_ip(), self.transport());
+        let payload_len = (behind_ip.len() + transport.len() + self.payload_len) as u16;
         if self.is_v6 {
-            let next_header = if extension.is_empty() { protocol } else { 60 };
             let ip = Ipv6Repr {
                 source: IP6_A,
                 destination: IP6_B,
-                next_header,
+                next_header: self.extensions.first().map_or(self.protocol(), |e| e.protocol),
                 traffic_class: self.tos,
                 flow_label: 0x12345,
                 hop_limit: 64,
                 payload_len,
             };
             bytes.extend(ip.emit());
+            bytes.extend(behind_ip);
         } else {
             let ip = Ipv4Repr {
                 source: IP_A,
                 destination: IP_B,
-                protocol,
+                protocol: self.protocol(),
                 tos: self.tos,
                 ttl: 64,
                 id: self.id,
                 dont_fragment: self.dont_fragment,
                 payload_len,
             };
+            let start = bytes.len();
             bytes.extend(ip.emit());
+            bytes.extend(behind_ip);
+            set_ipv4_header_len(&mut bytes[start..]);
         }
-        bytes.extend(extension);
         let start = bytes.len() as u16;
         bytes.extend(transport);
         (bytes, Csum { start, offset: if self.is_tcp { 16 } else { 6 } })
@@ -170,38 +212,10 @@ impl Shape {
     }
 }
 
-/// A super-segment and its segment size.
-pub fn any_super_segment() -> impl Strategy<Value = (Shape, u16, bool)> {
-    let flags = prop_oneof![
-        Just(tcp::ACK),
-        Just(tcp::ACK | tcp::PSH),
-        Just(tcp::ACK | tcp::FIN | tcp::PSH),
-        Just(tcp::ACK | tcp::CWR | tcp::ECE),
-        Just(tcp::ACK | tcp::CWR | tcp::PSH),
-    ];
-    let kinds = (any::<bool>(), any::<bool>(), proptest::option::of(1..4000u16), any::<bool>());
-    let sizes = (200..1600usize, 2..45usize, 1..=1600usize);
-    let numbers = (0..=10usize, any::<u32>(), any::<u16>(), any::<bool>(), any::<u8>());
-    (kinds, flags, sizes, numbers).prop_map(|(kinds, flags, sizes, numbers)| {
-        let (is_v6, is_tcp, vlan, has_extension) = kinds;
-        let (gso_size, segments, last) = sizes;
-        let (option_words, sequence, id, dont_fragment, fill) = numbers;
-        let whole_segments = (segments - 1) * gso_size;
-        let payload_len = (whole_segments + last.min(gso_size)).min(65_000);
-        let shape = Shape {
-            is_v6,
-            is_tcp,
-            vlan,
-            option_words,
-            has_extension,
-            flags,
-            sequence,
-            id,
-            dont_fragment,
-            payload_len,
-            fill,
-            ..Shape::default()
-        };
-        (shape, gso_size as u16, is_tcp && flags & tcp::CWR != 0)
-    })
+/// Makes an IPv4 header, options included, as long as it is.
+fn set_ipv4_header_len(header: &mut [u8]) {
+    header[0] = 0x40 | (header.len() / 4) as u8;
+    header[10..12].fill(0);
+    let sum = segmenter::word_sum(header);
+    header[10..12].copy_from_slice(&(!segmenter::folded(sum)).to_be_bytes());
 }

@@ -3,7 +3,9 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod frames;
+pub mod network;
 pub mod segmenter;
+pub mod traffic;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -28,8 +30,10 @@ pub const IP6_B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 pub const INDEX_AT_A: LinkIndex = LinkIndex(0xa000_0001);
 pub const INDEX_AT_B: LinkIndex = LinkIndex(0xb000_0001);
 
-/// A failing case is printed, and not kept in a file.
+/// A failing case is printed, and not kept in a file. `PROPTEST_CASES` asks for more of them.
 pub fn cases(cases: u32) -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = wanted.unwrap_or(cases);
     ProptestConfig {
         cases,
         failure_persistence: None,
@@ -152,6 +156,16 @@ pub fn source() -> Source {
 
 pub fn direct(datagram_len: u16) -> Path {
     Path { channel: None, datagram_len }
+}
+
+/// Payload bytes of a super-segment that fit one datagram of the path.
+pub fn room(path: Path, original: &Written) -> usize {
+    let prefix = if path.channel.is_some() { 4 } else { 0 };
+    let headers = segmenter::headers_len(&original.frame);
+    // Header and tag, relay's prefix, inner headers, geometry; an untagged Ethernet header stays.
+    let is_tagged = matches!(original.frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
+    let elided = if is_tagged { 0 } else { 14 };
+    usize::from(path.datagram_len) - 32 - prefix - (headers - elided) - 12
 }
 
 /// One end of the link between a and b: `to_us` and `to_them` name its secrets.

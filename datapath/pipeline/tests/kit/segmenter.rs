@@ -37,6 +37,13 @@ struct Offsets {
     is_tcp: bool,
 }
 
+impl Offsets {
+    /// Of IPv4 only, where nothing else stands in front of the transport header.
+    fn ipv4_header<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        &frame[self.network..self.transport]
+    }
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
@@ -47,7 +54,7 @@ fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
 
 fn offsets(frame: &[u8]) -> Offsets {
     let mut network = 14;
-    while u16_at(frame, network - 2) == 0x8100 {
+    while matches!(u16_at(frame, network - 2), 0x8100 | 0x88a8) {
         network += 4;
     }
     let is_v6 = frame[network] >> 4 == 6;
@@ -56,7 +63,7 @@ fn offsets(frame: &[u8]) -> Offsets {
     } else {
         (frame[network + 9], network + usize::from(frame[network] & 15) * 4)
     };
-    while is_v6 && protocol == 60 {
+    while is_v6 && matches!(protocol, 0 | 60) {
         (protocol, transport) =
             (frame[transport], transport + 8 + usize::from(frame[transport + 1]) * 8);
     }
@@ -70,7 +77,7 @@ pub fn headers_len(frame: &[u8]) -> usize {
     offsets(frame).payload
 }
 
-fn word_sum(bytes: &[u8]) -> u32 {
+pub fn word_sum(bytes: &[u8]) -> u32 {
     let mut sum = 0;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
@@ -79,7 +86,7 @@ fn word_sum(bytes: &[u8]) -> u32 {
     sum
 }
 
-fn folded(sum: u32) -> u16 {
+pub fn folded(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
@@ -101,7 +108,7 @@ pub fn assert_correct(frame: &[u8]) {
         assert_eq!(usize::from(u16_at(frame, at.network + 4)), frame.len() - at.network - 40);
     } else {
         assert_eq!(usize::from(u16_at(frame, at.network + 2)), frame.len() - at.network);
-        assert_eq!(folded(word_sum(&frame[at.network..at.network + 20])), 0xffff, "IPv4 header");
+        assert_eq!(folded(word_sum(at.ipv4_header(frame))), 0xffff, "IPv4 header");
     }
     if !at.is_tcp {
         assert_eq!(usize::from(u16_at(frame, at.transport + 4)), frame.len() - at.transport);
@@ -136,7 +143,7 @@ pub fn segment(written: &Written) -> Vec<Vec<u8>> {
             let id = u16_at(frame, at.network + 4).wrapping_add(number as u16);
             put_u16(&mut packet, at.network + 4, id);
             put_u16(&mut packet, at.network + 10, 0);
-            let sum = !folded(word_sum(&packet[at.network..at.network + 20]));
+            let sum = !folded(word_sum(at.ipv4_header(&packet)));
             put_u16(&mut packet, at.network + 10, sum);
         }
         if at.is_tcp {
