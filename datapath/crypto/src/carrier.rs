@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use ipop_wire::{Header, LinkIndex};
 use rustls::quic::Keys;
 
-use crate::fragment::{BYTES_LEN_MAX, BytesKind, Front, Guard, HandshakeId, RefusedInput};
+use crate::fragment::{
+    BYTES_LEN_MAX, BYTES_LEN_SAFE, BytesKind, Front, Guard, HandshakeId, RefusedInput,
+};
 use crate::stream::{Inserted, ReceiveStream, SendStream};
 use crate::tls::{Level, Role};
 
@@ -30,6 +32,9 @@ pub(crate) struct Carrier {
     /// The peer's link index, 0 while unknown.
     receiver: LinkIndex,
     acknowledge_at: Option<Level>,
+    /// Stream bytes in a datagram at most: less once something was lost, which may be the path's
+    /// way to say that it was too large.
+    piece_len: usize,
     retransmit_after: Duration,
     retransmit_at: Option<Instant>,
     out: Vec<Vec<u8>>,
@@ -63,6 +68,7 @@ impl Carrier {
             early: Vec::new(),
             receiver: LinkIndex(0),
             acknowledge_at: None,
+            piece_len: BYTES_LEN_MAX,
             retransmit_after,
             retransmit_at: None,
             out: Vec::new(),
@@ -147,7 +153,7 @@ impl Carrier {
     /// Makes the datagrams that are due.
     pub(crate) fn flush(&mut self, now: Instant) {
         for level in [Level::Initial, Level::Handshake] {
-            while let Some((offset, bytes)) = self.send[level as usize].next_piece(BYTES_LEN_MAX) {
+            while let Some((offset, bytes)) = self.send[level as usize].next_piece(self.piece_len) {
                 self.emit(level, BytesKind::Stream, offset, &bytes);
                 if self.acknowledge_at == Some(level) {
                     self.acknowledge_at = None;
@@ -162,12 +168,14 @@ impl Carrier {
         }
     }
 
-    /// Sends everything unacknowledged again and waits longer the next time.
+    /// Sends everything unacknowledged again, in datagrams that pass every path, and waits longer
+    /// the next time.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.retransmit_at.is_none_or(|at| now < at) {
             return;
         }
         self.retransmit_at = None;
+        self.piece_len = BYTES_LEN_SAFE;
         self.retransmit_after = (self.retransmit_after * 2).min(RETRANSMIT_MAX);
         self.send.iter_mut().for_each(SendStream::rewind);
         self.flush(now);

@@ -47,6 +47,10 @@ const FORMAT: u8 = 1;
 /// Most stream bytes that one datagram holds.
 pub(crate) const BYTES_LEN_MAX: usize = HANDSHAKE_DATAGRAM_LEN_MAX - FRONT_LEN - TAG_LEN;
 
+/// The same of a datagram that passes every IPv4 path: 576 bytes with IP and UDP header and a
+/// relay's Send indication around it (RFC 8656 section 11.1).
+pub(crate) const BYTES_LEN_SAFE: usize = 512 - FRONT_LEN - TAG_LEN;
+
 /// A client's name for one handshake, so that datagrams of an earlier one are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandshakeId(pub u64);
