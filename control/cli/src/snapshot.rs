@@ -51,6 +51,8 @@ pub struct Link {
     pub remote: Option<String>,
     /// Round trip, microseconds.
     pub rtt_us: Option<u32>,
+    /// Longest datagram that the path is known to carry, bytes of UDP payload.
+    pub datagram_len: Option<u16>,
     /// What seals the packets.
     pub cipher: Option<&'static str>,
     /// Lanes that carry packets.
@@ -170,6 +172,7 @@ impl Link {
             local: end(row.local, row.local_kind),
             remote: end(row.remote, row.remote_kind),
             rtt_us: (row.rtt_us > 0).then_some(row.rtt_us),
+            datagram_len: (row.mtu > 0).then_some(row.mtu),
             cipher: row.cipher.map(cipher_name),
             lanes: row.lanes,
             addresses: row.addresses.into_iter().map(|(address, _)| address).collect(),

@@ -55,7 +55,9 @@ fn write_link(out: &mut String, link: &Link) {
     let rtt =
         link.rtt_us.map_or_else(String::new, |us| format!(", RTT {:.2} ms", f64::from(us) / 1e3));
     let path = link.path.as_deref().unwrap_or("no path");
-    let _ = writeln!(out, "    {} {} {path}{rtt}", link.name, link.state);
+    let room =
+        link.datagram_len.map_or_else(String::new, |len| format!(", {len} bytes a datagram"));
+    let _ = writeln!(out, "    {} {} {path}{rtt}{room}", link.name, link.state);
     if let (Some(local), Some(remote)) = (&link.local, &link.remote) {
         let _ = writeln!(out, "      path      {local} to {remote}");
     }

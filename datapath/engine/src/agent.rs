@@ -173,8 +173,11 @@ impl Agent {
                     self.count_refused(refused);
                 }
             }
+            FromWorker::TooBig { index, datagram_len } => {
+                self.parts.node.handle_too_big(now, index, datagram_len);
+            }
             FromWorker::NoRoute(address) => self.publish(&Event::NoRoute { address }),
-            FromWorker::Report(links) => self.learn(worker, links),
+            FromWorker::Report(links) => self.learn(now, worker, links),
             FromWorker::Ended(reason) => self.on_ended(reason),
         }
     }
@@ -271,11 +274,11 @@ impl Agent {
         }
     }
 
-    fn learn(&mut self, worker: u8, links: Vec<LinkReport>) {
+    fn learn(&mut self, now: Instant, worker: u8, links: Vec<LinkReport>) {
         for report in links {
             let peer = self.sessions.get(&report.index.0).and_then(|f| self.peers.get_mut(f));
-            if let Some(peer) = peer {
-                peer.carried.learn(worker, report);
+            if peer.is_some_and(|peer| peer.carried.learn(worker, report)) {
+                self.parts.node.note_traffic(now, report.index);
             }
         }
     }

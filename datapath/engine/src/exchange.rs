@@ -49,6 +49,16 @@ pub(crate) enum ToWorker {
         /// The plaintext.
         data: Vec<u8>,
     },
+    /// The same, to see whether the path carries a datagram of that length. One that is too long
+    /// for the interface is reported, see [`FromWorker::TooBig`].
+    SendProbe {
+        /// Our index of the session.
+        index: LinkIndex,
+        /// The relay's channel that it takes.
+        channel: Option<u16>,
+        /// The plaintext.
+        data: Vec<u8>,
+    },
     /// Route an overlay network to the peer with this hardware address.
     AddRoute {
         /// Network address.
@@ -95,6 +105,13 @@ pub(crate) enum FromWorker {
         remote: SocketAddr,
         /// The plaintext.
         data: Vec<u8>,
+    },
+    /// A probe is longer than what the interface on its way takes.
+    TooBig {
+        /// Our index of the session.
+        index: LinkIndex,
+        /// Bytes of UDP payload.
+        datagram_len: u16,
     },
     /// The host wants to reach an address that no route covers.
     NoRoute(IpAddr),

@@ -39,9 +39,13 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Takes the latest report of a session's lane.
-    pub(crate) fn learn(&mut self, lane: u8, report: LinkReport) {
-        self.lanes.insert((report.index.0, lane), report);
+    /// Takes the latest report of a session's lane; whether it sent data since the one before.
+    pub(crate) fn learn(&mut self, lane: u8, report: LinkReport) -> bool {
+        let data_out = |report: &LinkReport| {
+            report.counters.datagrams_out.saturating_sub(report.counters.control_out)
+        };
+        let before = self.lanes.insert((report.index.0, lane), report);
+        data_out(&report) > before.as_ref().map_or(0, data_out)
     }
 
     /// Keeps the sum of a session that is over.
@@ -132,6 +136,7 @@ fn row(status: &LinkStatus, view: &PeerView<'_>) -> steer::LinkRow {
     if let Some(keys) = status.keys {
         row.cipher = Some(cipher_out(keys.cipher));
         row.lanes = keys.lanes;
+        row.mtu = status.datagram_len.unwrap_or(0);
         row.established_ms = unix_ms_of(keys.established);
     }
     if let Some(path) = status.path {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipop_pipeline::{Pipeline, SendRun, Sink, Source, ToAgent};
 use ipop_steer::{Counter, DropReason};
-use ipop_uring::{Batch, Completion, Destination, OutputSlot, Port, PortError};
+use ipop_uring::{Batch, Completion, Destination, OutputSlot, Port, PortError, SendError};
 use ipop_wire::{LinkIndex, channel};
 
 use crate::counting::Publisher;
@@ -178,6 +178,9 @@ impl<P: Port> Worker<P> {
             ToWorker::SendControl { index, channel, to, data } => {
                 self.send_control(now, index, channel, to, &data);
             }
+            ToWorker::SendProbe { index, channel, data } => {
+                self.send_probe(now, index, channel, &data);
+            }
             ToWorker::AddRoute { address, prefix, mac } => {
                 self.pipeline.add_route(address, prefix, mac);
                 self.announce(&mac);
@@ -231,6 +234,23 @@ impl<P: Port> Worker<P> {
                 self.port.discard(slot);
             }
         }
+    }
+
+    /// As [`send_control`](Self::send_control), but past the queue, whose failures say nothing of
+    /// lengths.
+    fn send_probe(&mut self, now: Instant, index: LinkIndex, channel: Option<u16>, data: &[u8]) {
+        let Some(destination) = self.destinations.get(&index) else { return };
+        let Some(mut slot) = self.port.output() else {
+            return self.outside.counters.drop(DropReason::OutputFull);
+        };
+        if let Ok(len) = self.pipeline.seal_control(now, index, channel, data, &mut slot)
+            && let Err(SendError::TooBig) = self.port.send_plain(&slot[..len], destination)
+        {
+            let datagram_len = u16::try_from(len).unwrap_or(u16::MAX);
+            // One that is not told of is taken for lost.
+            let _ = self.outside.notes.send(FromWorker::TooBig { index, datagram_len });
+        }
+        self.port.discard(slot);
     }
 
     fn report(&mut self, now: Instant) {

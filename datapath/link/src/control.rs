@@ -13,7 +13,8 @@
 //!   4 rehandshake    nothing: the server asks the client for new keys
 //!   9 lanes          count u8, then for lane 1 to count: port for IPv4 u16, for IPv6 u16
 //! ```
-//! Big endian. What follows the body is ignored, and so are other types: room for later versions.
+//! Big endian. What follows the body is ignored, and so are other types: room for later versions,
+//! and for the padding of a ping that asks whether the path carries a datagram of its length.
 
 use crate::lanes::LanePorts;
 
@@ -53,6 +54,14 @@ impl Control {
             Control::Rehandshake => vec![REHANDSHAKE],
             Control::Lanes(ports) => lanes(ports),
         }
+    }
+
+    /// A ping padded to `len` bytes; never shorter than a ping.
+    #[must_use]
+    pub fn emit_probe(nonce: u64, len: usize) -> Vec<u8> {
+        let mut bytes = Control::Ping(nonce).emit();
+        bytes.resize(bytes.len().max(len), 0);
+        bytes
     }
 
     /// Reads a frame; `None` for unknown types and malformed bodies, which are to be ignored.
@@ -129,6 +138,13 @@ mod tests {
         #[test]
         fn what_is_emitted_parses_to_itself(control in controls()) {
             prop_assert_eq!(Control::parse(&control.emit()), Some(control));
+        }
+
+        #[test]
+        fn a_probe_is_a_ping_of_any_length(nonce in any::<u64>(), len in 0usize..3000) {
+            let probe = Control::emit_probe(nonce, len);
+            prop_assert_eq!(probe.len(), len.max(9));
+            prop_assert_eq!(Control::parse(&probe), Some(Control::Ping(nonce)));
         }
 
         #[test]

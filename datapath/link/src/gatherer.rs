@@ -195,6 +195,12 @@ impl Gatherer {
         &self.candidates
     }
 
+    /// Whether it is the address of an interface that there is now.
+    #[must_use]
+    pub fn is_host(&self, local: SocketAddr) -> bool {
+        self.hosts.contains(&local)
+    }
+
     /// Whether every server has answered, failed, or had its time.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -20,6 +20,7 @@ mod lanes;
 mod link;
 mod negotiation;
 mod node;
+mod path_mtu;
 mod port;
 
 pub use control::{Control, REASON_LEN_MAX};
@@ -35,6 +36,7 @@ pub use link::{
     RETIRED_TIME,
 };
 pub use node::{LINKS_MAX, Node, NodeConfig, OpenLink};
+pub use path_mtu::{CHECK_AFTER, RAISE_AFTER};
 pub use port::{
     CommandError, ControlInput, Datagram, Event, InstallLane, KeysStatus, LinkState, LinkStatus,
     Output, Path, PathKind, PathStatus, Refused,

@@ -29,6 +29,7 @@ use crate::control::Control;
 use crate::keys::Keys;
 use crate::lanes::{LanePorts, Lanes};
 use crate::negotiation::{Negotiated, Negotiation, NegotiationConfig};
+use crate::path_mtu::{Limits, PathMtu};
 use crate::port::{
     ControlInput, Datagram, KeysStatus, LinkState, LinkStatus, PathKind, PathStatus, Refused,
 };
@@ -133,6 +134,17 @@ pub enum LinkOutput {
         /// Its path, if it has one.
         path: Option<(SocketAddr, SocketAddr)>,
     },
+    /// Seal and send a ping, padded so that its datagram is `datagram_len` bytes long.
+    Probe {
+        /// With which session.
+        index: LinkIndex,
+        /// The ping's.
+        nonce: u64,
+        /// A relay's header included.
+        datagram_len: u16,
+    },
+    /// The path is known to carry datagrams of this length, and no longer ones.
+    DatagramLen(u16),
     /// Forget this session's lanes.
     Remove(LinkIndex),
     /// The status is another one.
@@ -147,6 +159,8 @@ pub struct Link {
     /// From when the peer's credentials are known.
     negotiation: Option<Negotiation>,
     selected: Option<Selected>,
+    /// What the selected pair carries.
+    path_mtu: Option<PathMtu>,
     /// For the reason, should no path be found.
     remote_candidate_count: usize,
     remote_is_complete: bool,
@@ -162,6 +176,7 @@ pub struct Link {
     last_error: Option<HandshakeError>,
     failure: Option<String>,
     reported: (LinkState, Option<PathStatus>),
+    reported_len: Option<u16>,
     outputs: VecDeque<LinkOutput>,
 }
 
@@ -192,6 +207,7 @@ impl Link {
             config,
             negotiation: None,
             selected: None,
+            path_mtu: None,
             remote_candidate_count: 0,
             remote_is_complete: false,
             active: None,
@@ -201,6 +217,7 @@ impl Link {
             last_error: None,
             failure: None,
             reported: (LinkState::Idle, None),
+            reported_len: None,
             outputs: VecDeque::new(),
         }
     }
@@ -303,6 +320,30 @@ impl Link {
         self.settle(now);
     }
 
+    /// Our interface refused a datagram of this length.
+    pub fn handle_too_big(&mut self, now: Instant, datagram_len: u16) {
+        if let Some(path_mtu) = &mut self.path_mtu {
+            path_mtu.on_too_big(now, datagram_len);
+        }
+        self.settle(now);
+    }
+
+    /// The link carried data lately.
+    pub fn note_traffic(&mut self, now: Instant) {
+        if let Some(path_mtu) = &mut self.path_mtu {
+            path_mtu.on_traffic(now);
+        }
+        self.settle(now);
+    }
+
+    /// Something about this machine's network is another.
+    pub fn note_network_changed(&mut self, now: Instant) {
+        if let Some(path_mtu) = &mut self.path_mtu {
+            path_mtu.on_network_changed(now);
+        }
+        self.settle(now);
+    }
+
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.agent.poll_timeout().is_some_and(|at| now >= at) {
@@ -316,6 +357,7 @@ impl Link {
             self.advance_keys(now);
             self.advance_lanes(now);
             self.advance_retired(now);
+            self.probe(now);
             if self.timers.establish.is_some_and(|at| now >= at) {
                 self.fail(self.why_not_established());
             }
@@ -345,6 +387,7 @@ impl Link {
             self.timers.establish,
             self.timers.rehandshake.filter(|_| self.can_start()),
             self.active.as_ref().and_then(|_| self.lanes.poll_timeout()),
+            self.probe_due(),
         ]
         .into_iter()
         .flatten()

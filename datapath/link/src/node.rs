@@ -243,6 +243,34 @@ impl Node {
         Ok(())
     }
 
+    /// Our interface refused a datagram of this length (UDP payload) for the session of `index`.
+    pub fn handle_too_big(&mut self, now: Instant, index: LinkIndex, datagram_len: u16) {
+        if let Some(slot) = Slots::of_index(index).and_then(|at| self.slots.touch(at)) {
+            slot.link.handle_too_big(now, datagram_len);
+        }
+        self.settle(now);
+    }
+
+    /// The session of `index` carried data since this was said last, some half a second ago: only
+    /// then it is worth its while to see whether the path still carries datagrams of that length.
+    pub fn note_traffic(&mut self, now: Instant, index: LinkIndex) {
+        if let Some(slot) = Slots::of_index(index).and_then(|at| self.slots.touch(at)) {
+            slot.link.note_traffic(now);
+        }
+        self.settle(now);
+    }
+
+    /// Something about this machine's interfaces or routes is another: paths may carry more or
+    /// less than before.
+    pub fn note_network_changed(&mut self, now: Instant) {
+        for at in self.slots.range() {
+            if let Some(slot) = self.slots.touch(at) {
+                slot.link.note_network_changed(now);
+            }
+        }
+        self.settle(now);
+    }
+
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.gatherer.poll_timeout().is_some_and(|at| now >= at) {

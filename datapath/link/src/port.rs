@@ -71,14 +71,25 @@ pub enum Output {
         /// The plaintext.
         data: Vec<u8>,
     },
-    /// The same on another lane, and on this path, whatever the lane's own is.
+    /// The same on another lane, and between these ends, whatever the lane's path is.
     SendOnLane {
         /// Our index of the session.
         index: LinkIndex,
         /// Which lane: whose keys.
         lane: u8,
-        /// Where to send it.
-        path: Path,
+        /// The source: address and port of the lane's socket.
+        local: SocketAddr,
+        /// The destination.
+        remote: SocketAddr,
+        /// The plaintext.
+        data: Vec<u8>,
+    },
+    /// The same, to find out what the path carries: the datagram is to leave whole, and what the
+    /// interface refuses for its length is told by
+    /// [`Node::handle_too_big`](crate::Node::handle_too_big), and is no failure.
+    SendProbe {
+        /// Our index of the session.
+        index: LinkIndex,
         /// The plaintext.
         data: Vec<u8>,
     },
@@ -124,6 +135,9 @@ pub struct Path {
     pub channel: Option<u16>,
     /// Straight or relayed, at either end.
     pub kind: PathKind,
+    /// Longest datagram that is known to pass, the ChannelData header included: bytes of UDP
+    /// payload. Found by probes, so another one follows a new path after a round trip.
+    pub datagram_len: u16,
 }
 
 /// Whether packets go straight to the peer.
@@ -187,6 +201,8 @@ pub struct LinkStatus {
     pub keys: Option<KeysStatus>,
     /// Round-trip time: of pings once the link is up, of checks before.
     pub rtt: Option<Duration>,
+    /// Longest datagram that the path is known to carry, bytes of UDP payload.
+    pub datagram_len: Option<u16>,
 }
 
 /// A path in terms of candidates.

@@ -101,6 +101,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             self.counters.add(Total::Ratchets, 1);
         }
         let len = link.seal_on(channel, Kind::Control, Part::WHOLE, body, &[], out)?;
+        link.counters.control_out += 1;
         self.counters.add(Total::DatagramsOut, 1);
         self.counters.add(Total::DatagramBytesOut, len);
         Ok(len)

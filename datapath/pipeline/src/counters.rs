@@ -164,6 +164,8 @@ impl Counters {
 pub struct LinkCounters {
     /// Datagrams sealed.
     pub datagrams_out: u64,
+    /// Those of them that were for the peer's link agent.
+    pub control_out: u64,
     /// Bytes of the datagrams sealed.
     pub bytes_out: u64,
     /// Datagrams opened.

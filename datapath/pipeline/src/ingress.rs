@@ -43,6 +43,10 @@ use crate::{Config, Pipeline};
 /// room in front for an Ethernet header.
 const SCRATCH_LEN: usize = 1 << 16;
 
+/// A fragmented frame may have so many bytes of IP at least: a peer's MTU may be larger than ours,
+/// and ours may be raised.
+const FRAGMENTED_LEN_MIN: u16 = 9216;
+
 /// What ingress keeps between datagrams.
 pub(crate) struct Inbox<S> {
     join: Option<Join<S>>,
@@ -56,7 +60,7 @@ impl<S: DerefMut<Target = [u8]>> Inbox<S> {
         Inbox {
             join: None,
             runs: Runs::new(),
-            reassembly: Reassembly::new(usize::from(config.mtu)),
+            reassembly: Reassembly::new(usize::from(config.mtu.max(FRAGMENTED_LEN_MIN))),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
         }
     }

@@ -3,7 +3,7 @@
 mod kit;
 
 use ipop_pipeline::{Config, Path, Total};
-use kit::frames::any_super_segment;
+use kit::traffic::any_super_segment;
 use kit::*;
 use proptest::prelude::*;
 

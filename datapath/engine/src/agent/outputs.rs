@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipop_link::{Event as LinkEvent, InstallLane, LinkState, LinkStatus, Output, PathKind};
+use ipop_link::{Event as LinkEvent, InstallLane, LinkState, LinkStatus, Output};
 use ipop_pipeline as pipeline;
 use ipop_steer::{Counter, DropReason, Event};
 use ipop_uring::Destination;
@@ -12,12 +12,6 @@ use ipop_wire::mac_of;
 use super::Agent;
 use crate::exchange::ToWorker;
 use crate::steering::{candidate_out, link_state};
-
-/// UDP payload that a 1500-byte underlay carries over IPv4; over IPv6 its header takes 20 more.
-const DATAGRAM_LEN_V4: u16 = 1500 - 28;
-const DATAGRAM_LEN_V6: u16 = 1500 - 48;
-/// What a relay at the peer's end may add.
-const RELAY_ROOM: u16 = 4;
 
 impl Agent {
     /// Carries out all that the links' machine wants by now.
@@ -41,9 +35,14 @@ impl Agent {
                     let order = ToWorker::SendControl { index, channel, to: None, data };
                     self.order(0, order);
                 }
-                Output::SendOnLane { index, lane, path, data } => {
-                    let (channel, to) = (path.channel, Some(destination(&path)));
+                Output::SendOnLane { index, lane, local, remote, data } => {
+                    let to = Some(Destination { remote, local_ip: source(local.ip(), &remote) });
+                    let channel = None;
                     self.order(lane, ToWorker::SendControl { index, channel, to, data });
+                }
+                Output::SendProbe { index, data } => {
+                    let channel = self.channels.get(&index.0).copied().flatten();
+                    self.order(0, ToWorker::SendProbe { index, channel, data });
                 }
                 Output::RemoveSession { index } => {
                     self.forget_session(index);
@@ -111,12 +110,7 @@ impl Agent {
 }
 
 fn lane_path(path: &ipop_link::Path) -> pipeline::Path {
-    let full = if path.remote.is_ipv4() { DATAGRAM_LEN_V4 } else { DATAGRAM_LEN_V6 };
-    let datagram_len = match path.kind {
-        PathKind::Direct => full,
-        PathKind::Relayed => full - RELAY_ROOM,
-    };
-    pipeline::Path { channel: path.channel, datagram_len }
+    pipeline::Path { channel: path.channel, datagram_len: path.datagram_len }
 }
 
 fn destination(path: &ipop_link::Path) -> Destination {

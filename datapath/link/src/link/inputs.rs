@@ -60,6 +60,9 @@ impl Link {
     }
 
     fn on_pong(&mut self, now: Instant, index: LinkIndex, nonce: u64) {
+        if self.path_mtu.as_mut().is_some_and(|path_mtu| path_mtu.on_pong(now, nonce)) {
+            return;
+        }
         if let Some(active) = self.active.as_mut().filter(|keys| keys.index == index) {
             active.on_pong(now, nonce);
         } else if let Some(next) = self.next.as_mut().filter(|keys| keys.index == index)

@@ -128,6 +128,29 @@ impl Link {
         }
     }
 
+    /// When [`probe`](Self::probe) has something to do. Without keys nobody could prove anything,
+    /// and without a path nothing would arrive.
+    pub(super) fn probe_due(&self) -> Option<Instant> {
+        let can_probe = self.active.is_some() && self.agent.state() == IceState::Connected;
+        self.path_mtu.as_ref().filter(|_| can_probe).and_then(PathMtu::poll_timeout)
+    }
+
+    /// Asks what the path carries.
+    pub(super) fn probe(&mut self, now: Instant) {
+        if self.probe_due().is_none_or(|at| now < at) {
+            return;
+        }
+        let (Some(active), Some(path_mtu)) = (&self.active, &mut self.path_mtu) else { return };
+        let rtt = active.rtt().or(self.selected.and_then(|selected| selected.rtt));
+        let (index, random) = (active.index, &mut self.random);
+        let probes = path_mtu.handle_timeout(now, rtt, || random.number());
+        self.outputs.extend(probes.into_iter().map(|probe| LinkOutput::Probe {
+            index,
+            nonce: probe.nonce,
+            datagram_len: probe.len,
+        }));
+    }
+
     pub(super) fn advance_retired(&mut self, now: Instant) {
         let outputs = &mut self.outputs;
         self.retired.retain(|(index, until)| {

@@ -11,6 +11,11 @@ impl Link {
                 break;
             }
         }
+        let len = self.datagram_len();
+        if len != self.reported_len {
+            self.reported_len = len;
+            self.outputs.extend(len.map(LinkOutput::DatagramLen));
+        }
         let reported = (self.state(), self.path());
         if reported != self.reported {
             self.reported = reported;
@@ -35,6 +40,9 @@ impl Link {
             return;
         }
         let is_first = self.selected.replace(selected).is_none();
+        let limits = Limits::of(selected.remote, selected.is_direct());
+        let path_mtu = self.path_mtu.insert(PathMtu::new(now, limits));
+        self.reported_len = Some(path_mtu.datagram_len());
         self.outputs.push_back(LinkOutput::Selected(selected));
         self.lead_lanes(now);
         if is_first {
@@ -123,7 +131,14 @@ impl Link {
             rtt: keys
                 .and_then(Keys::rtt)
                 .or_else(|| self.agent.selected().and_then(|selected| selected.rtt)),
+            datagram_len: self.datagram_len(),
         }
+    }
+
+    /// Longest datagram that the path in use is known to carry.
+    #[must_use]
+    pub fn datagram_len(&self) -> Option<u16> {
+        self.path_mtu.as_ref().map(PathMtu::datagram_len)
     }
 
     fn path(&self) -> Option<PathStatus> {

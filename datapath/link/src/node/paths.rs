@@ -2,8 +2,11 @@
 //! pairs of candidates become paths of sockets.
 
 use super::*;
+use crate::control::Control;
 use crate::link::RETIRED_TIME;
 use ipop_crypto::Session;
+use ipop_wire::SEAL_OVERHEAD;
+use ipop_wire::channel::CHANNEL_PREFIX_LEN;
 
 impl Node {
     /// Takes everything that gatherer and links have put out.
@@ -74,6 +77,10 @@ impl Node {
             LinkOutput::SendControl { index, data } => {
                 self.outputs.push_back(Output::SendControl { index, data });
             }
+            LinkOutput::Probe { index, nonce, datagram_len } => {
+                self.probe(at, index, nonce, datagram_len);
+            }
+            LinkOutput::DatagramLen(_) => self.publish_path(at),
             LinkOutput::Remove(index) => {
                 if let Some(slot) = self.slots.get_mut(at) {
                     slot.installed.retain(|installed| *installed != index);
@@ -81,22 +88,30 @@ impl Node {
                 self.outputs.push_back(Output::RemoveSession { index });
             }
             LinkOutput::SendOnLane { index, lane, local, remote, data } => {
-                let path = direct(local, remote);
-                self.outputs.push_back(Output::SendOnLane { index, lane, path, data });
+                self.outputs.push_back(Output::SendOnLane { index, lane, local, remote, data });
             }
             LinkOutput::LanePath { lane, path } => {
-                let path = path.map(|(local, remote)| direct(local, remote));
                 self.set_lane_path(at, lane, path);
             }
             LinkOutput::Changed => self.on_changed(now, at),
         }
     }
 
+    /// A ping whose datagram has exactly this length on the path in use; without one none is sent.
+    fn probe(&mut self, at: usize, index: LinkIndex, nonce: u64, datagram_len: u16) {
+        let Some(path) = self.slots.get(at).and_then(|slot| slot.path) else { return };
+        let prefix = if path.channel.is_some() { CHANNEL_PREFIX_LEN } else { 0 };
+        let len = usize::from(datagram_len).saturating_sub(prefix + SEAL_OVERHEAD);
+        let data = Control::emit_probe(nonce, len);
+        self.outputs.push_back(Output::SendProbe { index, data });
+    }
+
+    /// What a relay refuses is lost, as on any network: checks and handshakes come again. So is
+    /// what would have to leave from an address that is gone, of a host or a relay.
     fn transmit(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: Vec<u8>) {
         if self.gatherer.is_relayed(local) {
-            // What a relay refuses is lost, as on any network: checks and handshakes come again.
             let _ = self.gatherer.relay(now, local, remote, &data);
-        } else {
+        } else if self.gatherer.is_host(local) {
             self.outputs.push_back(Output::Transmit { local, remote, data });
         }
     }
@@ -105,12 +120,10 @@ impl Node {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.installed.push(index);
         let peer = slot.peer;
-        let paths: Vec<_> =
-            [slot.path].into_iter().chain(slot.lane_paths.iter().copied()).collect();
         let (peer_index, peer_mtu) = (session.peer_link_index(), session.peer_mtu());
         for lane in 0..session.lane_count() {
             let Some((sealer, opener)) = session.take_lane(lane, now) else { continue };
-            let path = paths.get(usize::from(lane)).copied().flatten();
+            let path = slot.lane_path(lane);
             let lane =
                 InstallLane { peer, index, peer_index, lane, sealer, opener, path, peer_mtu };
             self.outputs.push_back(Output::InstallLane(Box::new(lane)));
@@ -146,29 +159,39 @@ impl Node {
     fn publish_path(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let path = slot.pair.and_then(|(local, remote, kind)| {
+            let datagram_len = slot.link.datagram_len()?;
             if !self.gatherer.is_relayed(local) {
-                return Some(Path { local, remote, channel: None, kind });
+                return Some(Path { local, remote, channel: None, kind, datagram_len });
             }
             let relay = self.gatherer.relay_path(local, remote)?;
             let (local, remote, channel) = (relay.local, relay.server, Some(relay.channel));
-            Some(Path { local, remote, channel, kind })
+            Some(Path { local, remote, channel, kind, datagram_len })
         });
-        if std::mem::replace(&mut slot.path, path) == path {
+        let before = std::mem::replace(&mut slot.path, path);
+        if before == path {
             return;
         }
-        for index in slot.installed.iter().copied() {
-            self.outputs.push_back(Output::SetPath { index, lane: 0, path });
+        let len = |path: Option<Path>| path.map(|path| path.datagram_len);
+        let others = if len(before) == len(path) { 0 } else { slot.lane_pairs.len() };
+        for lane in 0..=others {
+            self.publish_lane_path(at, lane as u8);
         }
     }
 
     /// A lane besides the first takes another path, in all sessions.
-    fn set_lane_path(&mut self, at: usize, lane: u8, path: Option<Path>) {
+    fn set_lane_path(&mut self, at: usize, lane: u8, pair: Option<(SocketAddr, SocketAddr)>) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let Some(place) = usize::from(lane).checked_sub(1) else { return };
-        if slot.lane_paths.len() <= place {
-            slot.lane_paths.resize(place + 1, None);
+        if slot.lane_pairs.len() <= place {
+            slot.lane_pairs.resize(place + 1, None);
         }
-        slot.lane_paths[place] = path;
+        slot.lane_pairs[place] = pair;
+        self.publish_lane_path(at, lane);
+    }
+
+    fn publish_lane_path(&mut self, at: usize, lane: u8) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let path = slot.lane_path(lane);
         for index in slot.installed.iter().copied() {
             self.outputs.push_back(Output::SetPath { index, lane, path });
         }
@@ -241,9 +264,4 @@ impl Node {
         self.select(now, at, None);
         self.slots.clear(at);
     }
-}
-
-/// A path straight from one of our sockets to the peer.
-fn direct(local: SocketAddr, remote: SocketAddr) -> Path {
-    Path { local, remote, channel: None, kind: PathKind::Direct }
 }

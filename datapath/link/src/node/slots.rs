@@ -18,8 +18,8 @@ pub(super) struct Slot {
     pub pair: Option<(SocketAddr, SocketAddr, PathKind)>,
     /// What the workers were told.
     pub path: Option<Path>,
-    /// The same of the lanes besides the first, from lane 1 on.
-    pub lane_paths: Vec<Option<Path>>,
+    /// Both ends of the lanes besides the first, from lane 1 on.
+    pub lane_pairs: Vec<Option<(SocketAddr, SocketAddr)>>,
     /// Sessions with lanes at the workers.
     pub installed: Vec<LinkIndex>,
     /// What the controller was told: state and path.
@@ -40,13 +40,21 @@ impl Slot {
             link,
             pair: None,
             path: None,
-            lane_paths: Vec::new(),
+            lane_pairs: Vec::new(),
             installed: Vec::new(),
             reported: None,
             remove_at: None,
             is_touched: false,
             timeout: None,
         }
+    }
+
+    /// The path of a lane as the workers are told it. All lanes carry what the first one does.
+    pub fn lane_path(&self, lane: u8) -> Option<Path> {
+        let Some(place) = usize::from(lane).checked_sub(1) else { return self.path };
+        let (local, remote) = self.lane_pairs.get(place).copied().flatten()?;
+        let (kind, datagram_len) = (PathKind::Direct, self.path?.datagram_len);
+        Some(Path { local, remote, channel: None, kind, datagram_len })
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -3,4 +3,5 @@
 mod lanes;
 mod links;
 mod node;
+mod path_mtu;
 mod support;

@@ -19,6 +19,8 @@ pub struct Machine {
     pub node: Node,
     pub fingerprint: Fingerprint,
     pub hosts: Vec<SocketAddr>,
+    /// What our interface takes: bytes of UDP payload.
+    pub datagram_len_max: usize,
     /// Which router it is behind.
     pub router: usize,
     pub lanes: BTreeMap<LinkIndex, InstallLane>,
@@ -32,6 +34,8 @@ pub struct Machine {
     pub not_opened: Vec<OpenError>,
     /// Sealed datagrams for which there was no lane.
     pub unknown: usize,
+    /// How often the path was probed.
+    pub probes: usize,
     /// How often lanes were installed.
     pub installed: usize,
     /// Datagrams that wait to be put on the wire: source, destination, data.
@@ -56,6 +60,7 @@ impl Machine {
             node,
             fingerprint,
             hosts,
+            datagram_len_max: 1472,
             router,
             lanes: BTreeMap::new(),
             more_lanes: BTreeMap::new(),
@@ -65,6 +70,7 @@ impl Machine {
             refused: Vec::new(),
             not_opened: Vec::new(),
             unknown: 0,
+            probes: 0,
             installed: 0,
             sending: Vec::new(),
         }
@@ -94,9 +100,13 @@ impl Machine {
                     self.active.insert(peer, index);
                 }
                 Output::SendControl { index, data } => self.seal(index, Kind::Control, &data),
-                Output::SendOnLane { index, lane, path, data } => {
+                Output::SendOnLane { index, lane, local, remote, data } => {
                     let datagram = seal(self.lane(index, lane), Kind::Control, &data);
-                    self.sending.push((path.local, path.remote, datagram));
+                    self.sending.push((local, remote, datagram));
+                }
+                Output::SendProbe { index, data } => {
+                    self.probes += 1;
+                    self.probe(now, index, &data);
                 }
                 Output::RemoveSession { index } => {
                     self.lanes.remove(&index).expect("installed");
@@ -106,6 +116,23 @@ impl Machine {
                 Output::Event(event) => self.events.push((now, event)),
             }
         }
+    }
+
+    /// What is too long for our interface is refused at once.
+    fn probe(&mut self, now: Instant, index: LinkIndex, data: &[u8]) {
+        let channel = self.lanes[&index].path.is_some_and(|path| path.channel.is_some());
+        let prefix = if channel { CHANNEL_HEADER_LEN } else { 0 };
+        let len = OVERHEAD_LEN + data.len() + prefix;
+        match len > self.datagram_len_max {
+            true => self.node.handle_too_big(now, index, len as u16),
+            false => self.seal(index, Kind::Control, data),
+        }
+    }
+
+    /// The longest datagram that the path of the active session is known to carry.
+    pub fn datagram_len(&self, peer: Fingerprint) -> Option<u16> {
+        let index = self.active.get(&peer)?;
+        Some(self.lanes.get(index)?.path?.datagram_len)
     }
 
     /// Sends a frame over the link's active session; false if there is none.

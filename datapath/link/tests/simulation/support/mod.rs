@@ -52,6 +52,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     pub routers: Vec<Nat>,
     pub faults: Faults,
+    /// Datagrams longer than this are lost without a word: bytes of UDP payload.
+    pub datagram_len_max: usize,
     /// Datagrams between these two outside addresses are lost, both ways.
     pub cut: Vec<(IpAddr, IpAddr)>,
     sessions: Vec<Conversation>,
@@ -98,6 +100,7 @@ impl World {
             machines: Vec::new(),
             routers: Vec::new(),
             faults,
+            datagram_len_max: 1472,
             cut: Vec::new(),
             sessions: Vec::new(),
             told: Vec::new(),
@@ -328,6 +331,9 @@ impl World {
     pub fn transmit(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
         self.datagrams += 1;
         *self.destinations.entry(to).or_default() += 1;
+        if data.len() > self.datagram_len_max {
+            return;
+        }
         let (a, b) = (from.ip(), to.ip());
         if self.cut.contains(&(a, b)) || self.cut.contains(&(b, a)) || self.chance(self.faults.lost)
         {
