@@ -37,7 +37,7 @@ pub use process::{Ended, Process, binary, ended, is_running};
 pub use scratch::Scratch;
 pub use servers::{Coturn, Ejabberd, Prosody, USERS, XmppServer, turn_credential};
 pub use stage::{GROUP_PREFIX, Stage};
-pub use traffic::{Transfer, answers, iperf3, transfer};
+pub use traffic::{Flow, Transfer, answers, iperf3, transfer};
 
 use std::time::{Duration, Instant};
 

@@ -24,16 +24,21 @@ pub struct Stage {
 impl Stage {
     /// Prosody, which names coturn as STUN and TURN server by XEP-0215. coturn has two addresses.
     pub fn prosody() -> Self {
-        Self::with_coturn(true)
+        Self::with_coturn(internet(), true)
+    }
+
+    /// As [`Stage::prosody`], with cables of this MTU.
+    pub fn prosody_on_cables_of(mtu: u16) -> Self {
+        let config = InternetConfig { mtu, ..InternetConfig::default() };
+        Self::with_coturn(Internet::build(config).unwrap(), true)
     }
 
     /// As [`Stage::prosody`], but Prosody does not know of coturn.
     pub fn prosody_and_hidden_coturn() -> Self {
-        Self::with_coturn(false)
+        Self::with_coturn(internet(), false)
     }
 
-    fn with_coturn(is_offered: bool) -> Self {
-        let internet = internet();
+    fn with_coturn(internet: Internet, is_offered: bool) -> Self {
         let first = internet.hub_address();
         let second = internet.add_hub_address(11).unwrap();
         let coturn = Some(Coturn::new(internet.hub(), first, second));

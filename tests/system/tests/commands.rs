@@ -161,7 +161,16 @@ fn ping_and_status_show_the_path() {
         assert!(shown.contains(word), "`{word}` is not in: {shown}");
     }
     let link = a.link_to(b);
-    for key in ["fingerprint", "state", "path", "local", "remote", "rtt_us", "handshake_age_s"] {
+    for key in [
+        "fingerprint",
+        "state",
+        "path",
+        "local",
+        "remote",
+        "rtt_us",
+        "datagram_len",
+        "handshake_age_s",
+    ] {
         assert!(!link[key].is_null(), "{key}: {link}");
     }
     assert_eq!(b.link_to(a)["name"], a.name.as_str());

@@ -141,7 +141,7 @@ fn receive(listener: &TcpListener, plan: Plan) -> (u64, u64) {
     let (mut block, mut room) = (vec![0; BLOCK_LEN], vec![0; BLOCK_LEN]);
     let (mut at, mut wrong_bytes) = (0, 0);
     loop {
-        let length = read_full(&mut stream, &mut block);
+        let (length, _) = read_full(&mut stream, &mut block);
         let start = at + (plan.number << NUMBER_SHIFT);
         wrong_bytes += wrong(&block[..length], start, &mut room[..length]);
         at += length as u64;
