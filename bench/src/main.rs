@@ -1,75 +1,53 @@
-//! What the product reaches on this machine, with the real binary on the lab's namespaces.
+//! What the product and its rivals reach on this machine, side by side.
 //!
-//! `cargo build --release && cargo run --release -p ipop-bench` measures all figures of the README
-//! and prints a table of medians and ranges. Both nodes and the traffic program share the machine,
-//! so throughput is a figure of CPU efficiency. Nothing here passes or fails: tests are elsewhere.
+//! `cargo run --release -p ipop-bench` builds `ipop`, joins two network namespaces by a cable, runs
+//! each system in them in turn, round after round, and writes a table, a file for programs and a
+//! page with plots. Both ends and the traffic programs share the machine, so throughput is a figure
+//! of CPU efficiency. Nothing here passes or fails: tests are elsewhere.
+//!
+//! `underlay.rs` has the cables, `systems/` one driver each, `figures/` one measurement each,
+//! `report/` what is written. `suite.rs` puts them together: read it first.
 
 #![forbid(unsafe_code)]
 
-mod idle;
+mod args;
+mod cost;
+mod error;
+mod figures;
+mod install;
+mod machine;
+mod own;
+mod process;
+mod record;
 mod report;
 mod stage;
-mod start;
-mod throughput;
+mod statistics;
+mod stop;
+mod suite;
+mod systems;
+mod traffic;
+mod tunnel;
+mod underlay;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser as _;
 
-use report::Figure;
-
-/// Measures the product on this machine.
-#[derive(Debug, Parser)]
-struct Flags {
-    /// What to measure.
-    #[arg(value_enum, default_value = "all")]
-    what: What,
-    /// How often; the median is shown.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Seconds of each throughput run.
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
-    /// Write the figures for programs.
-    #[arg(long, value_name = "FILE")]
-    json: Option<std::path::PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
-    /// Everything.
-    All,
-    /// TCP through one link on a veth underlay of 1500 bytes, by iperf3 with CUBIC.
-    Throughput,
-    /// From process start to the first overlay ping through two NATs, 15 ms per link.
-    Start,
-    /// CPU and memory of a node that carries nothing.
-    Idle,
-}
+use args::{Cli, Command, Report, Suite};
+use error::BenchError;
+use record::Record;
+use stage::Scratch;
+use stop::Stop;
+use suite::Rounds;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let mut figures: Vec<Figure> = Vec::new();
-    let wanted = |what| flags.what == What::All || flags.what == what;
-    let result = (|| {
-        if wanted(What::Throughput) {
-            figures.extend(throughput::measure(flags.runs, flags.seconds)?);
-        }
-        if wanted(What::Start) {
-            figures.push(start::measure(flags.runs.max(10))?);
-        }
-        if wanted(What::Idle) {
-            figures.extend(idle::measure()?);
-        }
-        Ok::<(), stage::BenchError>(())
-    })();
-    print!("{}", report::table(&figures));
-    if let Some(path) = &flags.json
-        && let Err(error) = report::write_json(path, &figures)
-    {
-        eprintln!("{}: {error}", path.display());
-        return ExitCode::FAILURE;
-    }
+    let cli = Cli::parse();
+    let result = Stop::on_signals().and_then(|stop| match &cli.command {
+        None => measure(&cli.suite, stop),
+        Some(Command::Report(flags)) => join(flags),
+        Some(Command::Traffic(tool)) => traffic::run(tool, &stop),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,4 +55,35 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the suite. What was measured before a stop is reported too.
+fn measure(flags: &Suite, stop: Stop) -> Result<(), BenchError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(BenchError::new("run as root: network namespaces and interfaces are made"));
+    }
+    ipop_lab::remove_stale()?;
+    Scratch::remove_stale();
+    let mut rounds = Rounds::plan(flags, stop)?;
+    let result = rounds.run();
+    let folder = flags.out.clone().or_else(|| Some(install::target_folder()?.join("bench")));
+    publish(&folder.unwrap_or_else(|| PathBuf::from("bench-report")), &rounds.record)?;
+    result
+}
+
+fn join(flags: &Report) -> Result<(), BenchError> {
+    let mut records = flags.files.iter().map(|path| Record::read(path));
+    let mut all = records.next().unwrap_or_else(|| Ok(Record::default()))?;
+    for record in records {
+        all.merge(record?)?;
+    }
+    publish(&flags.out, &all)
+}
+
+fn publish(folder: &std::path::Path, record: &Record) -> Result<(), BenchError> {
+    print!("{}", report::table(record));
+    for path in report::write(folder, record)? {
+        eprintln!("wrote {}", path.display());
+    }
+    Ok(())
 }

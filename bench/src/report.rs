@@ -1,57 +1,62 @@
-//! Figures, their medians and ranges.
+//! What the suite writes: a table, a file for programs, a page with plots.
 
-use std::fmt::Write as _;
-use std::path::Path;
+mod html;
+mod plot;
+mod table;
 
-use serde::Serialize;
+use std::path::{Path, PathBuf};
 
-/// One figure, measured several times.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Figure {
-    /// What was measured.
-    pub name: String,
-    /// Its unit.
-    pub unit: &'static str,
-    /// All values, in the order of the runs.
-    pub values: Vec<f64>,
+use crate::error::BenchError;
+use crate::figures::Figure;
+use crate::record::Record;
+
+pub(crate) use table::table;
+
+/// Figures that are shown together, under a heading.
+const GROUPS: &[(&str, &[Figure])] = &[
+    ("Throughput", &[Figure::Tcp1, Figure::Tcp1Reverse, Figure::Tcp4, Figure::Tcp4Reverse]),
+    (
+        "Small packets and round trips",
+        &[Figure::Packets, Figure::RttP50, Figure::RttP99, Figure::LoadP50, Figure::LoadP99],
+    ),
+    ("Cost", &[Figure::CpuVpn, Figure::CpuMachine, Figure::Memory, Figure::Idle]),
+    ("Start", &[Figure::Start, Figure::NatStart]),
+];
+
+/// Writes `report.json`, `report.md` and `report.html` into `folder`, and returns their paths.
+pub(crate) fn write(folder: &Path, record: &Record) -> Result<[PathBuf; 3], BenchError> {
+    let paths = ["report.json", "report.md", "report.html"].map(|name| folder.join(name));
+    let fails =
+        |path: &Path, error| BenchError::new(format!("cannot write {}: {error}", path.display()));
+    std::fs::create_dir_all(folder).map_err(|error| fails(folder, error))?;
+    record.write(&paths[0])?;
+    std::fs::write(&paths[1], table(record)).map_err(|error| fails(&paths[1], error))?;
+    std::fs::write(&paths[2], html::page(record)).map_err(|error| fails(&paths[2], error))?;
+    Ok(paths)
 }
 
-impl Figure {
-    pub(crate) fn new(name: impl Into<String>, unit: &'static str) -> Self {
-        Self { name: name.into(), unit, values: Vec::new() }
-    }
-
-    fn sorted(&self) -> Vec<f64> {
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        values
-    }
-
-    /// The middle value; of an even number the lower middle one.
-    fn median(&self) -> Option<f64> {
-        let values = self.sorted();
-        values.get(values.len().saturating_sub(1) / 2).copied()
-    }
+/// Figures of a group that anybody has a value of on an underlay.
+fn shown<'a>(record: &Record, underlay: &str, figures: &'a [Figure]) -> Vec<&'a Figure> {
+    let has = |figure: &&Figure| {
+        record
+            .systems
+            .iter()
+            .any(|system| !record.values(underlay, &system.name, **figure).is_empty())
+    };
+    figures.iter().filter(has).collect()
 }
 
-/// A table for people.
-pub(crate) fn table(figures: &[Figure]) -> String {
-    let mut text = format!("{:<52} {:>10} {:>22} {:>5}\n", "figure", "median", "range", "runs");
-    for figure in figures {
-        let values = figure.sorted();
-        let (Some(median), Some(low), Some(high)) =
-            (figure.median(), values.first(), values.last())
-        else {
-            continue;
-        };
-        let range = format!("{low:.2} to {high:.2}");
-        let name = format!("{} ({})", figure.name, figure.unit);
-        let _ = writeln!(text, "{name:<52} {median:>10.2} {range:>22} {:>5}", values.len());
-    }
-    text
-}
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
 
-/// The same for programs.
-pub(crate) fn write_json(path: &Path, figures: &[Figure]) -> std::io::Result<()> {
-    std::fs::write(path, serde_json::to_string_pretty(figures)?)
+    use super::*;
+
+    #[test]
+    fn every_figure_is_shown_in_exactly_one_group() {
+        for figure in Figure::value_variants() {
+            let count = GROUPS.iter().filter(|(_, figures)| figures.contains(figure)).count();
+            assert_eq!(count, 1, "{figure:?}");
+        }
+    }
 }

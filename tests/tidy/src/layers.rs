@@ -100,7 +100,10 @@ pub const LAYERS: &[Layer] = &[
         &["clap", "indicatif", "libc", "rustix", "serde", "serde_json", "socket2", "thiserror",
           "tokio", "toml", "tracing", "tracing-subscriber"]),
 
-    row("bench", "ipop-bench", Tool, &["ipop-lab"], &["clap", "rustix", "serde", "serde_json"]),
+    // Other people's programs are only run; packets in batches are nix's and rustix's.
+    row("bench", "ipop-bench", Tool, &["ipop-lab"],
+        &["clap", "indicatif", "nix", "rustix", "serde", "serde_json", "signal-hook",
+          "thiserror"]),
     row("tests/system", "ipop-system-tests", Tool,
         &["ipop-lab", "ipop-shm", "ipop-steer", "ipop-stun"],
         &["clap", "quinn-udp", "rustix", "serde_json", "socket2"]),
