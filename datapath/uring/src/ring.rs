@@ -13,6 +13,8 @@ use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 /// How long a shutdown waits for operations to come back before it gives up.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 const SHUTDOWN_STEP: Duration = Duration::from_millis(50);
+/// How long a probe waits for an operation that is done at once.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What of io_uring is in use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +74,20 @@ pub enum RingError {
     },
 }
 
-/// Tries whether io_uring can be used here, and with what.
+/// Tries whether io_uring can be used here, and with what: makes a ring and runs an operation, as
+/// each of the three system calls may be forbidden alone.
 ///
 /// # Errors
 /// [`RingError`] says why not and what to do.
 pub fn probe() -> Result<RingFeatures, RingError> {
-    Ok(Ring::open(8, 16)?.features)
+    let mut ring = Ring::open(8, 16)?;
+    // SAFETY: a no-op points at no memory.
+    unsafe { ring.push(opcode::Nop::new().build(), 0) };
+    ring.enter(Some(PROBE_PATIENCE)).map_err(set_up_failed)?;
+    if !ring.has_events() {
+        return Err(RingError::Refused { action: "run", source: io::ErrorKind::TimedOut.into() });
+    }
+    Ok(ring.features)
 }
 
 /// One completion, as it was reaped.
