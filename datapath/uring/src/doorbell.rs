@@ -30,7 +30,7 @@ impl Doorbell {
         // AcqRel pairs with `answer`: who reads the `true` of an earlier ringer is covered by
         // that ringer's wake-up, and what was queued before is visible to the one answering.
         if !self.0.rung.swap(true, Ordering::AcqRel) {
-            // The counter is never read and cannot overflow, so the write cannot fail.
+            // The counter rises once per answer and cannot overflow, so the write cannot fail.
             let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
         }
     }
@@ -38,6 +38,15 @@ impl Doorbell {
     /// Called by the port before the worker looks into its queues; whether anybody rang.
     pub(crate) fn answer(&self) -> bool {
         self.0.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// As [`answer`](Doorbell::answer), for a port that asks whether the counter is above zero
+    /// rather than whether it rose.
+    pub(crate) fn silence_and_answer(&self) -> bool {
+        // In this order: a ring in between is covered by the answer, while one between an answer
+        // and a later read would be read away.
+        let _ = rustix::io::read(&self.0.event, &mut [0; 8]);
+        self.answer()
     }
 }
 

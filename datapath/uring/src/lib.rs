@@ -1,4 +1,4 @@
-//! io_uring, the tap device and the UDP sockets.
+//! io_uring, the tap device and the UDP sockets; and a poll loop, where io_uring is forbidden.
 //!
 //! This is the edge of the datapath towards the kernel, and its only crate with `unsafe`.
 //! A worker sees one [`Port`]: it waits once per turn, gets a [`Batch`] of what happened, and
@@ -19,6 +19,8 @@ mod doorbell;
 mod memory;
 mod message;
 mod netlink;
+mod poll_port;
+mod pool;
 mod port;
 mod ring;
 mod segmentation;
@@ -30,12 +32,13 @@ mod uring_port;
 
 pub use affinity::pin_to_core;
 pub use doorbell::Doorbell;
+pub use poll_port::PollPort;
 pub use port::{
     BUFFER_LEN, Batch, Completion, DATAGRAM_LEN_MAX, Datagram, Destination, OutputSlot, Port,
     PortError, SEGMENTS_MAX, SLOT_LEN, SendError, TapFrame, VNET_HEADER_LEN, WriteError,
 };
 pub use ring::{RingError, RingFeatures, probe};
-pub use status::{PortConfig, PortCounters, PortFeatures};
+pub use status::{Driver, PortConfig, PortCounters, PortFeatures};
 pub use tap::{Offloads, Tap, TapError, TapQueue};
 pub use udp::{Family, UdpError, UdpSocket};
 pub use uring_port::UringPort;

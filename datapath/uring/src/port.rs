@@ -23,11 +23,14 @@ pub const DATAGRAM_LEN_MAX: usize = 65_507;
 /// Most segments of one send. Newer kernels take 128; 64 is what all of them take.
 pub const SEGMENTS_MAX: usize = 64;
 
+/// Failures in a row, without one success, after which an input counts as broken.
+pub(crate) const FAILURES_MAX: u32 = 64;
+
 /// The kernel as a worker sees it: one tap queue, one UDP socket per address family, a doorbell.
 ///
 /// One turn of a worker: [`wait`](Port::wait) fills a [`Batch`]; each input in it is worked on
 /// and released; outputs are taken with [`output`](Port::output), filled and queued. Queued
-/// outputs reach the kernel with the next `wait`, or when the submission queue is full.
+/// outputs reach the kernel with the next `wait` at the latest.
 ///
 /// Outputs are executed in the order queued.
 pub trait Port {
@@ -80,7 +83,7 @@ pub trait Port {
 /// What happened, in the order in which a worker has to look at it: fates of outputs, doorbell,
 /// datagrams, tap frames.
 ///
-/// Fates come first so that a table indexed by slot can be read before the slot is used again.
+/// Fates come first, and those of one slot in the order of its uses.
 #[derive(Debug, Default)]
 pub struct Batch {
     fates: Vec<Completion>,
@@ -155,6 +158,22 @@ pub enum Completion {
     Datagram(Datagram),
     /// One frame, possibly a super-segment, that the host wants to send.
     TapFrame(TapFrame),
+}
+
+impl Completion {
+    pub(crate) fn of_send(slot: u16, result: Result<(), SendError>) -> Completion {
+        match result {
+            Ok(()) => Completion::Sent { slot },
+            Err(error) => Completion::SendFailed { slot, error },
+        }
+    }
+
+    pub(crate) fn of_write(slot: u16, result: Result<(), WriteError>) -> Completion {
+        match result {
+            Ok(()) => Completion::Written { slot },
+            Err(error) => Completion::WriteFailed { slot, error },
+        }
+    }
 }
 
 /// A frame read from the tap: virtio-net header, then Ethernet.
@@ -352,6 +371,20 @@ pub enum PortError {
     /// The kernel refuses to run the ring.
     #[error("io_uring_enter failed: {0}")]
     Enter(io::Error),
+    /// The kernel refuses to say what is ready.
+    #[error("poll failed: {0}")]
+    Poll(io::Error),
+}
+
+impl WriteError {
+    pub(crate) fn from_errno(errno: i32) -> WriteError {
+        match errno {
+            libc::EINVAL => WriteError::Malformed,
+            libc::EIO | libc::ENETDOWN => WriteError::InterfaceDown,
+            libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN => WriteError::NoBuffers(errno),
+            _ => WriteError::Other(errno),
+        }
+    }
 }
 
 fn detached_buffer(bytes: &[u8]) -> io::Result<(Buffer, u32)> {

@@ -42,6 +42,21 @@ pub struct Tap {
 #[derive(Debug)]
 pub struct TapQueue(OwnedFd);
 
+impl TapQueue {
+    /// Another handle of the same queue, which stays open until both are closed.
+    ///
+    /// # Errors
+    /// When the process may have no more files.
+    pub fn try_clone(&self) -> io::Result<TapQueue> {
+        self.0.try_clone().map(TapQueue)
+    }
+
+    /// For ports that read and write by themselves.
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.0, true)?)
+    }
+}
+
 impl AsFd for TapQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -287,7 +302,8 @@ fn open_queue(name: &str, multi_queue: bool) -> Result<OpenedQueue, TapError> {
 
 /// One attempt; `None` when the name is busy.
 fn attach(name: &str, multi_queue: bool) -> Result<Option<OpenedQueue>, TapError> {
-    // Blocking mode on purpose: io_uring polls by itself, and reports O_NONBLOCK's EAGAIN.
+    // Blocking mode, until a port wants it otherwise: io_uring polls by itself, and reports
+    // O_NONBLOCK's EAGAIN.
     let file = OpenOptions::new().read(true).write(true).open(DEVICE);
     let fd = OwnedFd::from(file.map_err(open_failed)?);
     let mut request = interface_request(name, multi_queue)?;

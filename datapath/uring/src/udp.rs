@@ -2,8 +2,8 @@
 //!
 //! A socket reports the local address of what it receives (packet info), takes joined datagrams
 //! (GRO), never lets the network fragment what it sends (path MTU probing), and has buffers for
-//! a burst of super-datagrams. It is in blocking mode, as io_uring wants it; the plain sends here
-//! ask not to block one by one.
+//! a burst of super-datagrams. It is in blocking mode, as io_uring wants it, until a poll loop
+//! wants it otherwise; the plain sends here ask not to block one by one.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,7 +34,13 @@ pub enum Family {
     V6,
 }
 
-/// One bound UDP socket. `Sync`: the link agent sends on it while a port's ring reads it.
+impl Family {
+    pub(crate) fn of(address: &SocketAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+/// One bound UDP socket. `Sync`: the link agent sends on it while a port reads it.
 #[derive(Debug)]
 pub struct UdpSocket {
     fd: OwnedFd,

@@ -17,13 +17,13 @@ use crate::buffers::BufferRing;
 use crate::doorbell::Doorbell;
 use crate::message::{PAYLOAD_START, parse, receive_header};
 use crate::port::{
-    BUFFER_LEN, Batch, Completion, Datagram, Destination, OutputSlot, Port, PortError, SendError,
-    TapFrame, WriteError,
+    BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot, Port,
+    PortError, SendError, TapFrame, WriteError,
 };
 use crate::ring::{Event, Ring, RingError, RingFeatures};
 use crate::segmentation::{Segmentation, segmentation};
 use crate::slots::{Job, Slots};
-use crate::status::{PortConfig, PortCounters, PortFeatures};
+use crate::status::{Driver, PortConfig, PortCounters, PortFeatures};
 use crate::tap::TapQueue;
 use crate::udp::{Family, UdpSocket};
 
@@ -38,8 +38,6 @@ const BELL: u32 = 3;
 
 /// Reads queued on the tap where one read cannot serve all frames.
 const SINGLE_READS: usize = 8;
-/// Failures in a row, without one success, after which an input counts as broken.
-const FAILURES_MAX: u32 = 64;
 
 /// One worker's port: a tap queue, up to two sockets, a doorbell, on one ring.
 ///
@@ -208,7 +206,10 @@ impl UringPort {
     /// What is in use.
     pub fn probe(&self) -> PortFeatures {
         PortFeatures {
-            ring: RingFeatures { tap_multishot: self.tap_multishot, ..self.ring.features() },
+            driver: Driver::Ring(RingFeatures {
+                tap_multishot: self.tap_multishot,
+                ..self.ring.features()
+            }),
             busy_poll: self.busy_poll,
             polls_cards: self.polls_cards,
             segmentation: !self.segmentation.is_off(),
@@ -319,7 +320,7 @@ impl Port for UringPort {
     }
 
     fn send_plain(&mut self, data: &[u8], destination: &Destination) -> Result<(), SendError> {
-        let family = if destination.remote.is_ipv4() { Family::V4 } else { Family::V6 };
+        let family = Family::of(&destination.remote);
         self.socket(family).ok_or(SendError::NoSocket)?.send(data, destination)
     }
 }
@@ -423,7 +424,7 @@ impl UringPort {
             _ => Err(SendError::from_errno(-result)),
         };
         self.memory.slots.put_back(slot);
-        batch.push(send_fate(index, sent));
+        batch.push(Completion::of_send(index, sent));
     }
 
     /// Second try of a segmented send that was refused. If it works, segmentation was at fault.
@@ -444,10 +445,8 @@ impl UringPort {
     fn on_written(&mut self, index: u16, result: i32, batch: &mut Batch) {
         let Some((slot, _)) = self.memory.slots.finish(index) else { return };
         self.memory.slots.put_back(slot);
-        batch.push(match result {
-            0.. => Completion::Written { slot: index },
-            _ => Completion::WriteFailed { slot: index, error: WriteError::from_errno(-result) },
-        });
+        let written = if result >= 0 { Ok(()) } else { Err(WriteError::from_errno(-result)) };
+        batch.push(Completion::of_write(index, written));
     }
 
     fn on_tap(&mut self, event: Event, batch: &mut Batch) -> Result<(), PortError> {
@@ -518,7 +517,7 @@ impl UringPort {
     }
 
     fn decide_send(&mut self, slot: OutputSlot, result: Result<(), SendError>) {
-        self.decided.push(send_fate(slot.index(), result));
+        self.decided.push(Completion::of_send(slot.index(), result));
         self.memory.slots.put_back(slot);
     }
 }
@@ -529,24 +528,6 @@ impl Drop for UringPort {
             // SAFETY: dropped once, here; the ring is idle, so the kernel uses none of it.
             unsafe { ManuallyDrop::drop(&mut self.memory) };
         }
-    }
-}
-
-impl WriteError {
-    fn from_errno(errno: libc::c_int) -> WriteError {
-        match errno {
-            libc::EINVAL => WriteError::Malformed,
-            libc::EIO | libc::ENETDOWN => WriteError::InterfaceDown,
-            libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN => WriteError::NoBuffers(errno),
-            _ => WriteError::Other(errno),
-        }
-    }
-}
-
-fn send_fate(slot: u16, result: Result<(), SendError>) -> Completion {
-    match result {
-        Ok(()) => Completion::Sent { slot },
-        Err(error) => Completion::SendFailed { slot, error },
     }
 }
 

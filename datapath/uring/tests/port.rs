@@ -1,4 +1,4 @@
-//! The port on the real kernel: its inputs, outputs, doorbell and end.
+//! Ports on the real kernel: their inputs, outputs, doorbell and end. Each test runs on both.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,29 +9,32 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{MAC_A, Namespace, PATIENCE, fate, open_files, reap_until, thread_cpu_time};
+use common::{
+    KernelPort, MAC_A, Namespace, PATIENCE, fate, on_every_port, open_files, reap_until,
+    thread_cpu_time,
+};
 use ipop_uring::{
-    Batch, Completion, Datagram, Destination, Family, Port, PortConfig, PortError, SendError,
-    UringPort, WriteError, pin_to_core, probe,
+    Batch, Completion, Datagram, Destination, Driver, Family, PortConfig, PortError, SendError,
+    WriteError, pin_to_core, probe,
 };
 
 const V4: [&str; 2] = ["10.1.0.1", "10.1.0.2"];
 const V6: [&str; 2] = ["fd01::1", "fd01::2"];
 
 /// Two connected namespaces and a port in each.
-struct Pair {
+struct Pair<P> {
     _here: Namespace,
     _there: Namespace,
-    sender: UringPort,
-    receiver: UringPort,
+    sender: P,
+    receiver: P,
     batch: Batch,
 }
 
-impl Pair {
-    fn new(config: &PortConfig) -> Pair {
+impl<P: KernelPort> Pair<P> {
+    fn new(config: &PortConfig) -> Self {
         let (here, there) = (Namespace::new(), Namespace::new());
         here.connect(&there);
-        let (sender, receiver) = (here.port(config), there.port(config));
+        let (sender, receiver): (P, P) = (here.port(config), there.port(config));
         let batch = sender.batch();
         Pair { _here: here, _there: there, sender, receiver, batch }
     }
@@ -42,7 +45,7 @@ impl Pair {
         Destination { remote, local_ip }
     }
 
-    fn address_of(&self, port: &UringPort, ip: &str) -> SocketAddr {
+    fn address_of(&self, port: &P, ip: &str) -> SocketAddr {
         let family = if ip.contains(':') { Family::V6 } else { Family::V4 };
         SocketAddr::new(ip.parse().unwrap(), port.socket(family).unwrap().port())
     }
@@ -84,9 +87,8 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
 }
 
-#[test]
-fn a_segmented_send_arrives_as_one_completion() {
-    let mut pair = Pair::new(&PortConfig::default());
+fn a_segmented_send_arrives_as_one_completion<P: KernelPort>() {
+    let mut pair = Pair::<P>::new(&PortConfig::default());
     for addresses in [V4, V6] {
         let destination = pair.destination(addresses);
         let data = pattern(40 * 1400 - 300);
@@ -102,9 +104,8 @@ fn a_segmented_send_arrives_as_one_completion() {
     }
 }
 
-#[test]
-fn single_datagrams_go_by_queue_and_past_it() {
-    let mut pair = Pair::new(&PortConfig::default());
+fn single_datagrams_go_by_queue_and_past_it<P: KernelPort>() {
+    let mut pair = Pair::<P>::new(&PortConfig::default());
     for addresses in [V4, V6] {
         let mut destination = pair.destination(addresses);
         pair.send(&pattern(900), 1400, &destination);
@@ -124,9 +125,8 @@ fn single_datagrams_go_by_queue_and_past_it() {
     }
 }
 
-#[test]
-fn the_source_address_is_the_one_asked_for() {
-    let mut pair = Pair::new(&PortConfig::default());
+fn the_source_address_is_the_one_asked_for<P: KernelPort>() {
+    let mut pair = Pair::<P>::new(&PortConfig::default());
     pair._here.ip("addr add 10.1.0.77/32 dev lo");
     let mut destination = pair.destination(V4);
     destination.local_ip = "10.1.0.77".parse().unwrap();
@@ -135,9 +135,8 @@ fn the_source_address_is_the_one_asked_for() {
     assert_eq!(pair.receive().remote().ip().to_string(), "10.1.0.77");
 }
 
-#[test]
-fn send_errors_are_told_apart() {
-    let mut pair = Pair::new(&PortConfig::default());
+fn send_errors_are_told_apart<P: KernelPort>() {
+    let mut pair = Pair::<P>::new(&PortConfig::default());
     for addresses in [V4, V6] {
         let good = pair.destination(addresses);
         pair.send(&pattern(5000), 0, &good);
@@ -177,9 +176,8 @@ fn send_errors_are_told_apart() {
     assert_eq!(pair.sender.counters().unsegmented_sends, 0);
 }
 
-#[test]
-fn a_route_without_segmentation_is_served_datagram_by_datagram() {
-    let mut pair = Pair::new(&PortConfig::default());
+fn a_route_without_segmentation_is_served_datagram_by_datagram<P: KernelPort>() {
+    let mut pair = Pair::<P>::new(&PortConfig::default());
     let destination = pair.destination(V4);
     // A socket without UDP checksums is one that the kernel refuses to segment for.
     let (one, len) = (1i32, size_of::<i32>() as libc::socklen_t);
@@ -207,10 +205,9 @@ fn a_route_without_segmentation_is_served_datagram_by_datagram() {
     plain.send_segments(&pattern(2500), 1000, &destination).unwrap();
 }
 
-#[test]
-fn receiving_survives_the_end_of_the_buffers() {
+fn receiving_survives_the_end_of_the_buffers<P: KernelPort>() {
     let config = PortConfig { datagrams: 4, ..PortConfig::default() };
-    let mut pair = Pair::new(&config);
+    let mut pair = Pair::<P>::new(&config);
     let destination = pair.destination(V4);
     let count = 40;
     // Arm first, so that the burst meets a running receive.
@@ -242,10 +239,9 @@ fn receiving_survives_the_end_of_the_buffers() {
     assert!(pair.receiver.counters().datagrams_exhausted > 0);
 }
 
-#[test]
-fn slots_come_back_and_the_last_used_is_next() {
+fn slots_come_back_and_the_last_used_is_next<P: KernelPort>() {
     let config = PortConfig { slots: 8, ..PortConfig::default() };
-    let mut pair = Pair::new(&config);
+    let mut pair = Pair::<P>::new(&config);
     let destination = pair.destination(V4);
     for _ in 0..50 {
         let mut taken = Vec::new();
@@ -280,12 +276,11 @@ fn slots_come_back_and_the_last_used_is_next() {
     assert_eq!(pair.sender.output().unwrap().index(), index);
 }
 
-#[test]
-fn a_tap_refuses_bad_frames_and_says_why() {
+fn a_tap_refuses_bad_frames_and_says_why<P: KernelPort>() {
     let namespace = Namespace::new();
-    let mut port = namespace.port(&PortConfig::default());
+    let mut port: P = namespace.port(&PortConfig::default());
     let mut batch = port.batch();
-    let mut write = |port: &mut UringPort, header: [u8; 12], frame_len: usize| {
+    let mut write = |port: &mut P, header: [u8; 12], frame_len: usize| {
         let mut slot = port.output().unwrap();
         slot.fill(0);
         slot[20..32].copy_from_slice(&header);
@@ -307,13 +302,12 @@ fn a_tap_refuses_bad_frames_and_says_why() {
     assert_eq!(write(&mut port, [0; 12], 60), None);
 }
 
-#[test]
-fn a_doorbell_wakes_and_rings_become_one() {
+fn a_doorbell_wakes_and_rings_become_one<P: KernelPort>() {
     let namespace = Namespace::new();
-    let mut port = namespace.port(&PortConfig::default());
+    let mut port: P = namespace.port(&PortConfig::default());
     let mut batch = port.batch();
     let doorbell = port.doorbell();
-    let count = |batch: &mut Batch, port: &mut UringPort| {
+    let count = |batch: &mut Batch, port: &mut P| {
         let mut rings = 0;
         for completion in batch.drain() {
             match completion {
@@ -350,11 +344,10 @@ fn a_doorbell_wakes_and_rings_become_one() {
     }
 }
 
-#[test]
-fn no_ring_of_a_doorbell_is_lost() {
+fn no_ring_of_a_doorbell_is_lost<P: KernelPort>() {
     use std::sync::atomic::{AtomicU64, Ordering};
     let namespace = Namespace::new();
-    let mut port = namespace.port(&PortConfig::default());
+    let mut port: P = namespace.port(&PortConfig::default());
     let mut batch = port.batch();
     let queued = AtomicU64::new(0);
     let (doorbell, total, mut taken) = (port.doorbell(), 200_000u64, 0u64);
@@ -383,7 +376,7 @@ fn no_ring_of_a_doorbell_is_lost() {
 }
 
 /// Lets the interface's own first frames pass.
-fn settle(port: &mut UringPort, batch: &mut Batch) {
+fn settle(port: &mut impl KernelPort, batch: &mut Batch) {
     let quiet = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < quiet {
         port.wait(Some(Duration::from_millis(50)), batch).unwrap();
@@ -395,13 +388,12 @@ fn settle(port: &mut UringPort, batch: &mut Batch) {
     }
 }
 
-#[test]
-fn waiting_keeps_time_and_costs_nothing() {
+fn waiting_keeps_time_and_costs_nothing<P: KernelPort>() {
     let namespace = Namespace::new();
     namespace.run(|| {
         let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     });
-    let mut port = namespace.port(&PortConfig { single_reads: false, ..PortConfig::default() });
+    let mut port: P = namespace.port(&PortConfig { single_reads: false, ..PortConfig::default() });
     let mut batch = port.batch();
     port.doorbell().ring();
     settle(&mut port, &mut batch);
@@ -416,10 +408,9 @@ fn waiting_keeps_time_and_costs_nothing() {
     }
 }
 
-#[test]
-fn a_batch_with_something_in_it_is_not_kept_waiting() {
+fn a_batch_with_something_in_it_is_not_kept_waiting<P: KernelPort>() {
     let namespace = Namespace::new();
-    let mut port = namespace.port(&PortConfig::default());
+    let mut port: P = namespace.port(&PortConfig::default());
     let mut batch = port.batch();
     let slot = port.output().unwrap();
     port.write_tap(slot, 9..9);
@@ -430,12 +421,12 @@ fn a_batch_with_something_in_it_is_not_kept_waiting() {
     assert!(!batch.is_empty());
 }
 
-#[test]
-fn dropping_a_port_releases_everything() {
+fn dropping_a_port_releases_everything<P: KernelPort>() {
     // Files are counted per process, so the count runs in one that does nothing else.
     if std::env::var_os("IPOP_URING_ALONE").is_none() {
+        let name = format!("{}::dropping_a_port_releases_everything", P::NAME);
         let test = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "dropping_a_port_releases_everything", "--test-threads", "1"])
+            .args(["--exact", &name, "--test-threads", "1"])
             .env("IPOP_URING_ALONE", "1")
             .status();
         assert!(test.unwrap().success());
@@ -448,7 +439,7 @@ fn dropping_a_port_releases_everything() {
         let before = open_files();
         assert_eq!(*files.get_or_insert(before), before, "turn {turn}");
         let config = PortConfig { single_reads: turn % 2 == 1, ..PortConfig::default() };
-        let mut port = here.port(&config);
+        let mut port: P = here.port(&config);
         let destination = Destination {
             remote: "10.1.0.2:9".parse().unwrap(),
             local_ip: "10.1.0.1".parse().unwrap(),
@@ -476,10 +467,9 @@ fn dropping_a_port_releases_everything() {
     }
 }
 
-#[test]
-fn a_port_moves_to_another_thread_before_it_runs() {
+fn a_port_moves_to_another_thread_before_it_runs<P: KernelPort>() {
     let namespace = Namespace::new();
-    let mut port = namespace.port(&PortConfig::default());
+    let mut port: P = namespace.port(&PortConfig::default());
     let doorbell = port.doorbell();
     let runner = thread::spawn(move || {
         pin_to_core(0).unwrap();
@@ -496,20 +486,18 @@ fn a_port_moves_to_another_thread_before_it_runs() {
     runner.join().unwrap();
 }
 
-#[test]
-fn a_port_dropped_on_a_foreign_thread_harms_nobody() {
+fn a_port_dropped_on_a_foreign_thread_harms_nobody<P: KernelPort>() {
     let namespace = Namespace::new();
-    let mut port = namespace.port(&PortConfig::default());
+    let mut port: P = namespace.port(&PortConfig::default());
     let mut batch = port.batch();
     port.wait(Some(Duration::from_millis(1)), &mut batch).unwrap();
     thread::spawn(move || drop(port)).join().unwrap();
 }
 
-#[test]
-fn a_deleted_interface_ends_the_port() {
+fn a_deleted_interface_ends_the_port<P: KernelPort>() {
     let namespace = Namespace::new();
     for single_reads in [false, true] {
-        let mut port = namespace.port(&PortConfig { single_reads, ..PortConfig::default() });
+        let mut port: P = namespace.port(&PortConfig { single_reads, ..PortConfig::default() });
         let mut batch = port.batch();
         port.wait(Some(Duration::ZERO), &mut batch).unwrap();
         namespace.ip("link del tap0");
@@ -529,21 +517,44 @@ fn a_deleted_interface_ends_the_port() {
     }
 }
 
-#[test]
-fn a_port_says_what_it_runs_on() {
-    let features = probe().unwrap();
-    assert!(features.deferred && features.tap_multishot);
+fn a_port_says_what_it_runs_on<P: KernelPort>() {
     let namespace = Namespace::new();
     let (_tap, queue) = namespace.tap("tap0", MAC_A, "10.9.0.1");
     let v4 = Some(namespace.socket(Family::V4));
     let config = PortConfig { single_reads: true, ..PortConfig::default() };
-    let mut port = UringPort::open(queue, v4, None, &config).unwrap();
-    let text = port.probe().to_string();
-    assert_eq!(text, "io_uring (deferred, queued tap reads), UDP IPv4, segmented sends");
+    let mut port = P::open(queue, v4, None, &config);
+    let driver = match port.probe().driver {
+        Driver::Ring(features) => {
+            assert!(probe().unwrap().tap_multishot && !features.tap_multishot);
+            "io_uring (deferred, queued tap reads)"
+        }
+        Driver::PollLoop => "poll loop",
+    };
+    assert_eq!(port.probe().to_string(), format!("{driver}, UDP IPv4, segmented sends"));
     let v6 = Destination { remote: "[::1]:9".parse().unwrap(), local_ip: [0, 0, 0, 0].into() };
     assert_eq!(port.send_plain(b"x", &v6), Err(SendError::NoSocket));
     let slot = port.output().unwrap();
     port.send(slot, 1, 0, &v6);
     let fate = fate(&mut port, &mut Batch::default());
     assert!(matches!(fate, Completion::SendFailed { error: SendError::NoSocket, .. }));
+}
+
+on_every_port! {
+    a_segmented_send_arrives_as_one_completion
+    single_datagrams_go_by_queue_and_past_it
+    the_source_address_is_the_one_asked_for
+    send_errors_are_told_apart
+    a_route_without_segmentation_is_served_datagram_by_datagram
+    receiving_survives_the_end_of_the_buffers
+    slots_come_back_and_the_last_used_is_next
+    a_tap_refuses_bad_frames_and_says_why
+    a_doorbell_wakes_and_rings_become_one
+    no_ring_of_a_doorbell_is_lost
+    waiting_keeps_time_and_costs_nothing
+    a_batch_with_something_in_it_is_not_kept_waiting
+    dropping_a_port_releases_everything
+    a_port_moves_to_another_thread_before_it_runs
+    a_port_dropped_on_a_foreign_thread_harms_nobody
+    a_deleted_interface_ends_the_port
+    a_port_says_what_it_runs_on
 }

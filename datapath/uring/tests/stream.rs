@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{MAC_A, MAC_B, Namespace};
-use ipop_uring::{Batch, Completion, Port, PortConfig, UringPort, VNET_HEADER_LEN};
+use common::{KernelPort, MAC_A, MAC_B, Namespace, on_every_port};
+use ipop_uring::{Batch, Completion, PortConfig, VNET_HEADER_LEN};
 
 const NEEDS_CHECKSUM: u8 = 1;
 const STREAM_LEN: usize = 16 << 20;
@@ -28,7 +28,7 @@ struct Seen {
 }
 
 /// Moves everything from one tap to the other.
-fn relay(from: &mut UringPort, to: &mut UringPort, batch: &mut Batch, seen: &mut Seen) {
+fn relay<P: KernelPort>(from: &mut P, to: &mut P, batch: &mut Batch, seen: &mut Seen) {
     from.wait(Some(Duration::from_micros(200)), batch).unwrap();
     for completion in batch.drain() {
         match completion {
@@ -54,12 +54,12 @@ fn byte(at: usize) -> u8 {
     (at / 7 + at / 65_536) as u8
 }
 
-fn stream_through(config: &PortConfig, addresses: [&str; 2]) {
+fn stream_through<P: KernelPort>(config: &PortConfig, addresses: [&str; 2]) {
     let (here, there) = (Namespace::new(), Namespace::new());
     let (_tap_a, queue_a) = here.tap("tap0", MAC_A, addresses[0]);
     let (_tap_b, queue_b) = there.tap("tap0", MAC_B, addresses[1]);
-    let mut a = UringPort::open(queue_a, None, None, config).unwrap();
-    let mut b = UringPort::open(queue_b, None, None, config).unwrap();
+    let mut a = P::open(queue_a, None, None, config);
+    let mut b = P::open(queue_b, None, None, config);
     let done = AtomicBool::new(false);
     let (forth, back) = thread::scope(|scope| {
         let relay = scope.spawn(|| {
@@ -95,31 +95,34 @@ fn stream_through(config: &PortConfig, addresses: [&str; 2]) {
     assert_eq!((forth.write_failures, back.write_failures), (0, 0));
 }
 
-#[test]
-fn a_stream_crosses_as_super_segments() {
-    stream_through(&PortConfig::default(), ["10.9.0.1", "10.9.0.2"]);
+fn a_stream_crosses_as_super_segments<P: KernelPort>() {
+    stream_through::<P>(&PortConfig::default(), ["10.9.0.1", "10.9.0.2"]);
 }
 
-#[test]
-fn a_stream_crosses_by_ipv6() {
-    stream_through(&PortConfig::default(), ["fd09::1", "fd09::2"]);
+fn a_stream_crosses_by_ipv6<P: KernelPort>() {
+    stream_through::<P>(&PortConfig::default(), ["fd09::1", "fd09::2"]);
 }
 
-#[test]
-fn a_stream_crosses_by_single_reads() {
+fn a_stream_crosses_by_single_reads<P: KernelPort>() {
     let config = PortConfig { single_reads: true, ..PortConfig::default() };
-    stream_through(&config, ["10.9.0.1", "10.9.0.2"]);
+    stream_through::<P>(&config, ["10.9.0.1", "10.9.0.2"]);
 }
 
-#[test]
-fn a_stream_crosses_with_few_buffers() {
+fn a_stream_crosses_with_few_buffers<P: KernelPort>() {
     let config = PortConfig { frames: 2, datagrams: 1, slots: 4, ..PortConfig::default() };
-    stream_through(&config, ["10.9.0.1", "10.9.0.2"]);
+    stream_through::<P>(&config, ["10.9.0.1", "10.9.0.2"]);
 }
 
-#[test]
-fn a_stream_crosses_by_busy_polling() {
+fn a_stream_crosses_by_busy_polling<P: KernelPort>() {
     let busy_poll = Duration::from_micros(50);
     let config = PortConfig { busy_poll, ..PortConfig::default() };
-    stream_through(&config, ["10.9.0.1", "10.9.0.2"]);
+    stream_through::<P>(&config, ["10.9.0.1", "10.9.0.2"]);
+}
+
+on_every_port! {
+    a_stream_crosses_as_super_segments
+    a_stream_crosses_by_ipv6
+    a_stream_crosses_by_single_reads
+    a_stream_crosses_with_few_buffers
+    a_stream_crosses_by_busy_polling
 }

@@ -67,7 +67,7 @@ pub const LAYERS: &[Layer] = &[
     row("datapath/pipeline", "ipop-pipeline", Pure, &["ipop-wire", "ipop-crypto"],
         &["zerocopy"]),
     row("datapath/uring", "ipop-uring", Unsafe, &[],
-        &["io-uring", "libc", "rustix", "thiserror"]),
+        &["io-uring", "libc", "quinn-udp", "rustix", "thiserror"]),
     row("datapath/engine", "ipop-engine", Edge,
         &["ipop-wire", "ipop-crypto", "ipop-stun", "ipop-ice", "ipop-link", "ipop-pipeline",
           "ipop-uring", "ipop-steer", "ipop-shm"],

@@ -1,6 +1,6 @@
 //! Private network namespaces, and what several tests want of a port.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses a part of it")]
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -11,12 +11,91 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipop_uring::{
-    Batch, Completion, Family, Port, PortConfig, Tap, TapQueue, UdpSocket, UringPort,
+    Batch, Completion, Doorbell, Family, PollPort, Port, PortConfig, PortCounters, PortFeatures,
+    Tap, TapQueue, UdpSocket, UringPort,
 };
 
 pub const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 pub const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A port on the real kernel, whichever way it goes there.
+pub trait KernelPort: Port + Send + Sized + 'static {
+    /// The module that [`on_every_port`] makes for it.
+    const NAME: &str;
+
+    fn open(
+        tap: TapQueue,
+        v4: Option<Arc<UdpSocket>>,
+        v6: Option<Arc<UdpSocket>>,
+        config: &PortConfig,
+    ) -> Self;
+    fn doorbell(&self) -> Doorbell;
+    fn socket(&self, family: Family) -> Option<&Arc<UdpSocket>>;
+    fn batch(&self) -> Batch;
+    fn probe(&self) -> PortFeatures;
+    fn counters(&self) -> PortCounters;
+}
+
+macro_rules! kernel_port {
+    ($port:ident, $name:literal) => {
+        impl KernelPort for $port {
+            const NAME: &str = $name;
+
+            fn open(
+                tap: TapQueue,
+                v4: Option<Arc<UdpSocket>>,
+                v6: Option<Arc<UdpSocket>>,
+                config: &PortConfig,
+            ) -> Self {
+                $port::open(tap, v4, v6, config).unwrap()
+            }
+
+            fn doorbell(&self) -> Doorbell {
+                self.doorbell()
+            }
+
+            fn socket(&self, family: Family) -> Option<&Arc<UdpSocket>> {
+                self.socket(family)
+            }
+
+            fn batch(&self) -> Batch {
+                self.batch()
+            }
+
+            fn probe(&self) -> PortFeatures {
+                self.probe()
+            }
+
+            fn counters(&self) -> PortCounters {
+                self.counters()
+            }
+        }
+    };
+}
+
+kernel_port!(UringPort, "uring");
+kernel_port!(PollPort, "poll");
+
+/// Tests that each port has to pass, by the names of their generic functions.
+macro_rules! on_every_port {
+    ($($test:ident)*) => {
+        mod uring {
+            $(#[test]
+            fn $test() {
+                super::$test::<ipop_uring::UringPort>();
+            })*
+        }
+
+        mod poll {
+            $(#[test]
+            fn $test() {
+                super::$test::<ipop_uring::PollPort>();
+            })*
+        }
+    };
+}
+pub(crate) use on_every_port;
 
 /// A network namespace that lives as long as this value and what was opened in it.
 pub struct Namespace(OwnedFd);
@@ -81,18 +160,18 @@ impl Namespace {
     }
 
     /// A port with a tap that nobody uses and sockets of both families.
-    pub fn port(&self, config: &PortConfig) -> UringPort {
+    pub fn port<P: KernelPort>(&self, config: &PortConfig) -> P {
         let (_, queue) = self.tap("tap0", MAC_A, "10.9.0.1");
         let (v4, v6) = (self.socket(Family::V4), self.socket(Family::V6));
-        UringPort::open(queue, Some(v4), Some(v6), config).unwrap()
+        P::open(queue, Some(v4), Some(v6), config)
     }
 }
 
 /// Waits until `done` says of a completion that it was the last one needed.
-pub fn reap_until(
-    port: &mut UringPort,
+pub fn reap_until<P: KernelPort>(
+    port: &mut P,
     batch: &mut Batch,
-    mut done: impl FnMut(&mut UringPort, Completion) -> bool,
+    mut done: impl FnMut(&mut P, Completion) -> bool,
 ) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -109,7 +188,7 @@ pub fn reap_until(
 }
 
 /// Waits for the fate of one output, giving back whatever else comes.
-pub fn fate(port: &mut UringPort, batch: &mut Batch) -> Completion {
+pub fn fate(port: &mut impl KernelPort, batch: &mut Batch) -> Completion {
     let mut fate = None;
     reap_until(port, batch, |port, completion| {
         match completion {
