@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::Io;
+
 /// One private network for machines that can only half reach each other.
 #[derive(Debug, Parser)]
 #[command(name = "ipop", version, arg_required_else_help = true)]
@@ -98,6 +100,9 @@ pub struct Tuning {
     /// Look for packets for so many microseconds before sleeping: lower latency for CPU time.
     #[arg(long, value_name = "US", num_args = 0..=1, default_missing_value = "50")]
     pub busy_poll: Option<u32>,
+    /// What carries packets to the kernel and back.
+    #[arg(long, value_name = "HOW")]
+    pub io: Option<Io>,
 }
 
 impl Tuning {
@@ -111,6 +116,7 @@ impl Tuning {
         add("ciphers", (!self.ciphers.is_empty()).then(|| self.ciphers.join(",")));
         add("workers", self.workers.map(|count| count.to_string()));
         add("busy-poll", self.busy_poll.map(|micros| micros.to_string()));
+        add("io", self.io.map(|io| io.word().to_owned()));
         args.extend(self.pin.then(|| "--pin".to_owned()));
         args
     }
@@ -294,6 +300,9 @@ pub struct Datapath {
     /// How long a worker looks before it sleeps, microseconds.
     #[arg(long, default_value_t = 0)]
     pub busy_poll: u32,
+    /// What carries packets to the kernel and back.
+    #[arg(long, value_enum, default_value_t)]
+    pub io: Io,
 }
 
 /// `ipop controller`.

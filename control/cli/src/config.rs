@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -51,6 +52,21 @@ pub struct Overlay {
     pub pin: Option<bool>,
     /// How long a worker looks for packets before it sleeps, microseconds.
     pub busy_poll: Option<u32>,
+    /// What carries packets to the kernel and back.
+    pub io: Option<Io>,
+}
+
+/// `io = "auto"`, `io = "uring"` or `io = "poll"`; the same words after `--io`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Io {
+    /// io_uring where it can be used, else a poll loop
+    #[default]
+    Auto,
+    /// io_uring or nothing
+    Uring,
+    /// A poll loop, which takes more CPU
+    Poll,
 }
 
 /// `mtu = "auto"` or `mtu = 1400`.
@@ -141,6 +157,27 @@ pub struct TurnEntry {
     pub username: String,
     /// Long-term credential.
     pub password: String,
+}
+
+impl Io {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+impl From<Io> for ipop_engine::Io {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Auto => Self::Auto,
+            Io::Uring => Self::Uring,
+            Io::Poll => Self::Poll,
+        }
+    }
 }
 
 impl ConfigFile {
@@ -287,6 +324,8 @@ mod tests {
         assert!(text.contains("line 3") && text.contains("adress"), "{text}");
         let text = refused("[xmpp]\njid = \"a@b\"\ntls = \"none\"\n");
         assert!(text.contains("line 3") && text.contains("starttls"), "{text}");
+        let text = refused("[overlay]\nio = \"fast\"\n");
+        assert!(text.contains("line 2") && text.contains("uring"), "{text}");
         let text = refused("[overlay]\nmtu = true\n");
         assert!(text.contains("line 2") && text.contains("auto"), "{text}");
     }

@@ -33,6 +33,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         workers: flags.workers,
         pins: flags.pin,
         busy_poll: Duration::from_micros(flags.busy_poll.into()),
+        io: flags.io.into(),
     };
     match ipop_engine::run(config) {
         Ok(()) => Ok(ExitCode::SUCCESS),

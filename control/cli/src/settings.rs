@@ -6,7 +6,7 @@ use ipop_controller::{Account, Address, Endpoint, Relay, Settings, Trust};
 use ipop_crypto::Cipher;
 
 use crate::args::Up;
-use crate::config::{ConfigFile, Mtu, Overlay, Tls, Workers, cidr4, cidr6};
+use crate::config::{ConfigFile, Io, Mtu, Overlay, Tls, Workers, cidr4, cidr6};
 use crate::failure::Failure;
 
 /// The prefix that ticket holders derive their addresses in.
@@ -35,6 +35,8 @@ pub struct InstanceSettings {
     pub pins: bool,
     /// How long a worker looks for packets before it sleeps, microseconds.
     pub busy_poll: u32,
+    /// What carries packets to the kernel and back.
+    pub io: Io,
     /// What the controller is told.
     pub controller: Settings,
 }
@@ -134,6 +136,7 @@ fn finish(
     let workers = workers(file.overlay.workers.as_ref())?;
     let pins = file.overlay.pin.unwrap_or(false);
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
+    let io = file.overlay.io.unwrap_or_default();
     let settings = InstanceSettings {
         name,
         interface,
@@ -143,6 +146,7 @@ fn finish(
         workers,
         pins,
         busy_poll,
+        io,
         controller,
     };
     Ok(settings)
@@ -167,6 +171,7 @@ fn overlay_flags(overlay: &mut Overlay, flags: &Up) {
     if let Some(micros) = flags.tuning.busy_poll {
         overlay.busy_poll = Some(micros);
     }
+    overlay.io = flags.tuning.io.or(overlay.io);
 }
 
 fn in_folder(xmpp: &crate::config::Xmpp, folder: &Path) -> crate::config::Xmpp {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ipop_crypto::{Cipher, Identity};
 
+use crate::ports::Io;
+
 /// What a datapath is told at its start; the rest comes over the control ring.
 #[derive(Debug)]
 pub struct DatapathConfig {
@@ -29,4 +31,6 @@ pub struct DatapathConfig {
     pub busy_poll: Duration,
     /// Largest packet of the overlay interface, bytes; 0 for automatic.
     pub mtu: u16,
+    /// What carries the packets.
+    pub io: Io,
 }

@@ -1,7 +1,7 @@
 //! The datapath process: worker, link agent, steering adapter.
 //!
 //! ```text
-//!  tap queues --> workers: io_uring port + pipeline each --> UDP sockets
+//!  tap queues --> workers: port + pipeline each --> UDP sockets
 //!                  |  ^
 //!     FromWorker   |  |  ToWorker        (bounded queues, a doorbell each way)
 //!                  v  |
@@ -11,9 +11,10 @@
 //!                  v  |
 //!                controller, in its own process
 //! ```
-//! - A [`worker`] moves packets and nothing else. It owns its port and its pipeline, shares no
-//!   lock with anybody, and is steered by values from a bounded queue. There are as many as cores;
-//!   worker k carries lane k of each link ([`workers`]).
+//! - A [`worker`] moves packets and nothing else. It owns its port (io_uring, or a poll loop where
+//!   that is forbidden: [`ports`]) and its pipeline, shares no lock with anybody, and is steered by
+//!   values from a bounded queue. There are as many as cores; worker k carries lane k of each link
+//!   ([`workers`]).
 //! - The [`agent`] lives on a thread of its own: it drives all links, talks to STUN and TURN
 //!   servers on the workers' sockets, and tells workers which keys and paths to use.
 //! - [`steering`] translates between the control ring and the agent; it knows both vocabularies,
@@ -34,6 +35,7 @@ mod config;
 mod counting;
 mod exchange;
 mod interface;
+mod ports;
 mod process;
 mod rows;
 mod steering;
@@ -41,4 +43,5 @@ mod worker;
 mod workers;
 
 pub use config::DatapathConfig;
+pub use ports::Io;
 pub use process::{EXIT_FATAL, RunError, WORKERS_AUTO_MAX, run};

@@ -15,9 +15,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::agent::{Agent, Parts};
 use crate::cipher::costs;
+use crate::clock::unix_ms;
 use crate::config::DatapathConfig;
 use crate::exchange::notes;
 use crate::interface::{Interface, MTU_AUTO};
+use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
 use crate::workers::{Sockets, Team, lane_ports, open_all_sockets, open_ports};
@@ -40,8 +42,8 @@ pub enum RunError {
     /// No UDP socket.
     #[error("{0} (overlay.port in the configuration)")]
     Socket(#[from] UdpError),
-    /// No io_uring.
-    #[error(transparent)]
+    /// No io_uring, and nothing else may be used.
+    #[error("{0}; a poll loop needs no io_uring (overlay.io = \"auto\", or --io auto)")]
     Ring(#[from] RingError),
     /// A worker ended.
     #[error("a worker has ended: {0}")]
@@ -85,8 +87,15 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let agent_block = blocks
         .pop()
         .ok_or_else(|| system("find the agent's counters", std::io::ErrorKind::NotFound))?;
-    let ports = open_ports(queues, &sockets, config.busy_poll)?;
-    write_note(&mut segment, &config, &interface, &sockets, &ports[0].probe().to_string());
+    let opened = open_ports(config.io, queues, &sockets, config.busy_poll)?;
+    let io = ports::describe(&opened);
+    write_note(&mut segment, &config, &interface, &sockets, &io);
+    if let Some(error) = opened.iter().find_map(|opened| opened.fallback.as_ref()) {
+        let text = format!("a poll loop carries the packets, at more CPU for each: {error}");
+        tracing::warn!("{text}");
+        segment.errors.observe(unix_ms(), &text);
+    }
+    let ports = opened.into_iter().map(|opened| opened.port).collect();
     let team = Team::start(ports, blocks, &pipeline, &notes_in, config.pins)?;
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),

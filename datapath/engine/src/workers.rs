@@ -2,6 +2,7 @@
 //! own, and shares none of it. Worker k carries lane k of every link. The first one's sockets are
 //! those that candidates name; what other workers have no lane for comes to it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use ipop_link::LanePorts;
 use ipop_pipeline::{Config as PipelineConfig, Pipeline};
 use ipop_shm::WorkerCounters;
-use ipop_uring::{Family, PortConfig, TapQueue, UdpError, UdpSocket, UringPort, pin_to_core};
-use std::net::IpAddr;
+use ipop_uring::{Batch, Family, Port, PortConfig, TapQueue, UdpError, UdpSocket, pin_to_core};
 
 use crate::counting::Publisher;
 use crate::exchange::{Handover, Notes, Orders, orders};
+use crate::ports::{self, AnyPort, Io, Opened};
 use crate::process::RunError;
 use crate::worker::{Outside, Worker};
 
@@ -78,18 +79,14 @@ pub(crate) fn lane_ports(sockets: &[Sockets]) -> Vec<LanePorts> {
 
 /// A port for each tap queue.
 pub(crate) fn open_ports(
+    io: Io,
     queues: Vec<TapQueue>,
     sockets: &[Sockets],
     busy_poll: Duration,
-) -> Result<Vec<UringPort>, RunError> {
+) -> Result<Vec<Opened>, RunError> {
     let config = port_config(busy_poll);
-    queues
-        .into_iter()
-        .zip(sockets)
-        .map(|(queue, Sockets { v4, v6 })| {
-            Ok(UringPort::open(queue, v4.clone(), v6.clone(), &config)?)
-        })
-        .collect()
+    let open = |(queue, sockets)| ports::open(io, queue, sockets, &config);
+    queues.into_iter().zip(sockets).map(open).collect()
 }
 
 /// Every input of one turn may become an output, so there are slots for all of them, and some for
@@ -108,7 +105,7 @@ pub(crate) struct Team {
 impl Team {
     /// Starts a worker on each port.
     pub(crate) fn start(
-        ports: Vec<UringPort>,
+        ports: Vec<AnyPort>,
         counters: Vec<WorkerCounters>,
         pipeline: &PipelineConfig,
         notes: &Notes,
@@ -123,19 +120,20 @@ impl Team {
                 handover: handover.clone(),
                 counters: Publisher::new(block),
             };
-            let config = PipelineConfig { hands_over: number > 0, ..*pipeline };
+            let pipeline = PipelineConfig { hands_over: number > 0, ..*pipeline };
+            let pipeline = Pipeline::new(pipeline, &[]);
             let (orders, inbox) = orders(port.doorbell());
-            let batch = port.batch();
-            let worker = Worker::new(port, Pipeline::new(config, &[]), inbox, outside);
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || {
-                    if pins && let Err(error) = pin_to_core(number) {
-                        tracing::warn!("worker {number} cannot be bound to a core: {error}");
-                    }
-                    worker.run(batch);
-                })
-                .map_err(|source| RunError::System { what: "start a worker's thread", source })?;
+            let core = pins.then_some(number);
+            let thread = match port {
+                AnyPort::Ring(port) => {
+                    let batch = port.batch();
+                    start(number, core, Worker::new(port, pipeline, inbox, outside), batch)?
+                }
+                AnyPort::Poll(port) => {
+                    let batch = port.batch();
+                    start(number, core, Worker::new(port, pipeline, inbox, outside), batch)?
+                }
+            };
             team.orders.push(orders);
             team.threads.push(thread);
         }
@@ -153,4 +151,23 @@ impl Team {
             let _ = thread.join();
         }
     }
+}
+
+fn start<P: Port + Send + 'static>(
+    number: usize,
+    core: Option<usize>,
+    worker: Worker<P>,
+    batch: Batch,
+) -> Result<JoinHandle<()>, RunError> {
+    let run = move || {
+        if let Some(core) = core
+            && let Err(error) = pin_to_core(core)
+        {
+            tracing::warn!("worker {number} cannot be bound to core {core}: {error}");
+        }
+        worker.run(batch);
+    };
+    let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+    let started = thread.spawn(run);
+    started.map_err(|source| RunError::System { what: "start a worker's thread", source })
 }

@@ -54,7 +54,8 @@ impl Child {
                 .args(["--mtu", &settings.controller.mtu.to_string()])
                 .args(cipher_args(settings))
                 .args(["--workers", &settings.workers.to_string()])
-                .args(["--busy-poll", &settings.busy_poll.to_string()]);
+                .args(["--busy-poll", &settings.busy_poll.to_string()])
+                .args(["--io", settings.io.word()]);
             if settings.pins {
                 command.arg("--pin");
             }
