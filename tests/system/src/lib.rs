@@ -15,6 +15,7 @@
 mod certificates;
 mod datapath;
 mod dice;
+mod forbidding;
 pub mod headers;
 mod hub;
 mod node;
@@ -30,6 +31,7 @@ mod traffic;
 pub use certificates::Certificates;
 pub use datapath::Datapath;
 pub use dice::Dice;
+pub use forbidding::{IO_URING, without_calls};
 pub use hub::Hub;
 pub use node::{Node, NodeConfig};
 pub use ping::{Pinging, assert_all_answer};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipop_lab::{Impairment, Namespace, Nat};
-use ipop_system_tests::{Ended, Node, Scratch, Stage, binary, ended};
+use ipop_system_tests::{Ended, IO_URING, Node, Scratch, Stage, binary, ended, without_calls};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
@@ -136,6 +136,16 @@ fn a_user_without_the_right_is_told() {
     let alone = Alone::new();
     let ended = alone.up_after(&["setpriv", "--bounding-set", "-net_admin"], "");
     assert_says(&ended, NOT_PERMITTED, &["CAP_NET_ADMIN", "root"]);
+    assert_nothing_left("alone");
+}
+
+#[test]
+fn a_machine_without_io_uring_is_told_when_it_is_a_must() {
+    let alone = Alone::new();
+    let text = config("alone").replace("[xmpp]", "io = \"uring\"\n[xmpp]");
+    let ended = without_calls(&IO_URING, || alone.up(&text));
+    let way_out = "overlay.io = \"auto\"";
+    assert_says(&ended, FAILED, &["io_uring is not permitted (EPERM)", "seccomp", way_out]);
     assert_nothing_left("alone");
 }
 

@@ -106,7 +106,7 @@ pub const LAYERS: &[Layer] = &[
           "thiserror"]),
     row("tests/system", "ipop-system-tests", Tool,
         &["ipop-lab", "ipop-shm", "ipop-steer", "ipop-stun"],
-        &["clap", "quinn-udp", "rustix", "serde_json", "socket2"]),
+        &["clap", "quinn-udp", "rustix", "seccompiler", "serde_json", "socket2"]),
     row("tests/tidy", "ipop-tidy", Tool, &[], &[]),
 ];
 
