@@ -9,6 +9,6 @@ mod compare;
 mod craft;
 mod on_wire;
 
-pub use compare::{Allowed, compare};
+pub use compare::{Allowed, Way, compare};
 pub use craft::{V4, V6, ethernet, tcp, transport_frame, udp};
 pub use on_wire::on_wire;

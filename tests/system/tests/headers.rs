@@ -17,7 +17,7 @@ mod real;
 use std::time::Duration;
 
 use ipop_lab::Impairment;
-use ipop_system_tests::headers::{Allowed, compare, on_wire};
+use ipop_system_tests::headers::{Way, compare, on_wire};
 
 use link::{Overlay, Plain};
 
@@ -31,14 +31,14 @@ fn packets(frames: &[ipop_lab::RawFrame]) -> Vec<Vec<u8>> {
 #[test]
 fn crafted_frames_cross_a_cable_and_the_overlay_alike() {
     let plain = Plain::new(None);
-    let overlay = Overlay::new("");
+    let overlay = Overlay::new("", Impairment::default());
     for (name, frames) in crafted::groups() {
         let sent = packets(&frames);
         for burst in [1, BURST] {
             let by_cable = plain.link().cross(&frames, burst);
             let by_overlay = overlay.link().cross(&frames, burst);
             for (way, got) in [("cable", by_cable), ("overlay", by_overlay)] {
-                compare(&sent, &got, false)
+                compare(&sent, &got, Way::Faithful)
                     .unwrap_or_else(|text| panic!("{name}, {burst} at once, by {way}: {text}"));
             }
         }
@@ -47,10 +47,10 @@ fn crafted_frames_cross_a_cable_and_the_overlay_alike() {
 
 #[test]
 fn frames_larger_than_the_path_cross_whole() {
-    let overlay = Overlay::new("--mtu 9000");
+    let overlay = Overlay::new("--mtu 9000", Impairment::default());
     for (name, frames) in crafted::groups().into_iter().chain(crafted::large()) {
         let got = overlay.link().cross(&frames, BURST);
-        let allowed = compare(&packets(&frames), &got, false);
+        let allowed = compare(&packets(&frames), &got, Way::Faithful);
         allowed.unwrap_or_else(|text| panic!("{name}: {text}"));
     }
 }
@@ -58,7 +58,7 @@ fn frames_larger_than_the_path_cross_whole() {
 #[test]
 fn recorded_traffic_crosses_the_overlay_unchanged() {
     let lossy = Impairment { delay: Duration::from_millis(1), loss: 0.01, ..Impairment::default() };
-    let overlay = Overlay::new("");
+    let overlay = Overlay::new("", Impairment::default());
     for (name, cable) in [("clear", None), ("lossy", Some(lossy))] {
         let plain = Plain::new(cable);
         let recorded = real::record(&plain.link(), || real::traffic(&plain.link()));
@@ -66,7 +66,7 @@ fn recorded_traffic_crosses_the_overlay_unchanged() {
             let seen = real::seen(&packets(&frames));
             assert!(seen.is_rich(name == "lossy"), "{name}, way {way}: {seen:?}");
             let got = overlay.link().turned(way == 1).cross(&frames, BURST);
-            let allowed: Allowed = compare(&packets(&frames), &got, false)
+            let allowed = compare(&packets(&frames), &got, Way::Faithful)
                 .unwrap_or_else(|text| panic!("{name}, way {way}: {text}"));
             println!("{name}, way {way}: {} packets, {allowed:?}", got.len());
         }
@@ -75,14 +75,32 @@ fn recorded_traffic_crosses_the_overlay_unchanged() {
 
 #[test]
 fn live_traffic_comes_out_as_it_went_in() {
-    let overlay = Overlay::new("");
+    live(Impairment::default(), Way::Lossy);
+}
+
+#[test]
+fn what_comes_of_super_segments_with_gaps_is_right() {
+    let delay = Duration::from_micros(200);
+    live(Impairment { delay, loss: 0.01, joins: true, ..Impairment::default() }, Way::Lossy);
+}
+
+#[test]
+fn what_comes_of_swapped_and_doubled_datagrams_is_right() {
+    let delay = Duration::from_micros(200);
+    let cable = Impairment { reorder: 0.01, duplicate: 0.02, delay, ..Impairment::default() };
+    live(Impairment { joins: true, ..cable }, Way::Unordered);
+}
+
+/// Compares real traffic at both taps. Even without a fault of the cable a queue may overflow.
+fn live(cable: Impairment, way: Way) {
+    let overlay = Overlay::new("", cable);
     let link = overlay.link();
     let captured = real::capture_ends(&link, || real::traffic(&link));
-    for (way, [sent, got]) in captured.into_iter().enumerate() {
+    for (number, [sent, got]) in captured.into_iter().enumerate() {
         let (sent, got) = (packets(&sent), packets(&got));
-        assert!(got.len() > 1000, "way {way}: {} packets", got.len());
-        // A queue may overflow, as on any way.
-        let allowed = compare(&sent, &got, true).unwrap_or_else(|text| panic!("way {way}: {text}"));
-        println!("way {way}: {} packets sent, {} came, {allowed:?}", sent.len(), got.len());
+        assert!(got.len() > 1000, "way {number}: {} packets", got.len());
+        let allowed =
+            compare(&sent, &got, way).unwrap_or_else(|text| panic!("way {number}: {text}"));
+        println!("way {number}: {} packets sent, {} came, {allowed:?}", sent.len(), got.len());
     }
 }

@@ -14,45 +14,72 @@ pub struct Allowed {
     pub id_of_atomic: u64,
 }
 
-/// Wants `got` to be `sent`, in order within each flow; hardware addresses aside, which belong to
-/// the interfaces. Where `may_miss`, packets may be missing, but what is there has to be right.
+/// What a way may do to packets besides carrying them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing: all come, in order within each flow.
+    Faithful,
+    /// It may lose some.
+    Lossy,
+    /// It may lose some and swap others.
+    Unordered,
+}
+
+/// Wants `got` to be `sent`, as far as the way allows; hardware addresses aside, which belong to
+/// the interfaces. Nothing may come more often than it was sent.
 ///
 /// # Errors
 /// A text that shows the first packets that differ.
-pub fn compare(sent: &[Vec<u8>], got: &[Vec<u8>], may_miss: bool) -> Result<Allowed, String> {
+pub fn compare(sent: &[Vec<u8>], got: &[Vec<u8>], way: Way) -> Result<Allowed, String> {
     let (mut sent, got) = (by_flow(sent), by_flow(got));
     let mut allowed = Allowed::default();
     for (flow, got) in got {
         let sent = sent.remove(&flow).unwrap_or_default();
-        compare_flow(&sent, &got, may_miss, &mut allowed)?;
+        allowed.id_of_atomic += compare_flow(sent, &got, way)?;
     }
     match sent.into_values().next() {
-        Some(missing) if !may_miss => Err(format!("nothing came of {}", dump(&missing[0]))),
+        Some(missing) if way == Way::Faithful => {
+            Err(format!("nothing came of {}", dump(&missing[0])))
+        }
         _ => Ok(allowed),
     }
 }
 
-fn compare_flow(
-    sent: &[Vec<u8>],
-    got: &[Vec<u8>],
-    may_miss: bool,
-    allowed: &mut Allowed,
-) -> Result<(), String> {
-    let mut expected = sent.iter();
+/// Returns how many packets differ in what is allowed.
+fn compare_flow(mut sent: Vec<Vec<u8>>, got: &[Vec<u8>], way: Way) -> Result<u64, String> {
+    // What is taken from is the end, so the first one comes last.
+    sent.reverse();
+    let mut twins = 0;
     for packet in got {
-        let next = expected.as_slice().first();
-        let tries = if may_miss { usize::MAX } else { 1 };
-        let is_same = |want: &&Vec<u8>| is_equal(want, packet) || is_atomic_twin(want, packet);
-        let Some(want) = expected.by_ref().take(tries).find(is_same) else {
-            let next = next.map_or_else(|| "nothing more".to_owned(), |next| dump(next));
+        let place = match way {
+            Way::Faithful => sent.len().checked_sub(1).filter(|last| is_same(&sent[*last], packet)),
+            Way::Lossy => sent.iter().rposition(|want| is_same(want, packet)),
+            Way::Unordered => sent
+                .iter()
+                .rposition(|want| is_equal(want, packet))
+                .or_else(|| sent.iter().rposition(|want| is_same(want, packet))),
+        };
+        let Some(place) = place else {
+            let next = sent.last().map_or_else(|| "nothing more".to_owned(), |next| dump(next));
             return Err(format!("sent: {next}\ncame: {}", dump(packet)));
         };
-        allowed.id_of_atomic += u64::from(!is_equal(want, packet));
+        twins += u64::from(!is_equal(&sent[place], packet));
+        if way == Way::Unordered {
+            sent.remove(place);
+        } else {
+            sent.truncate(place);
+        }
     }
-    match expected.next() {
-        Some(missing) if !may_miss => Err(format!("this did not come: {}", dump(missing))),
-        _ => Ok(()),
+    match sent.last() {
+        Some(missing) if way == Way::Faithful => {
+            Err(format!("this did not come: {}", dump(missing)))
+        }
+        _ => Ok(twins),
     }
+}
+
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    is_equal(a, b) || is_atomic_twin(a, b)
 }
 
 /// Equal from the ethertype on.
@@ -142,25 +169,29 @@ mod tests {
     #[test]
     fn only_what_is_allowed_may_differ() {
         let sent = [packet(1, 0x4000, 9)];
-        assert_eq!(compare(&sent, &sent, false), Ok(Allowed::default()));
-        let twin = compare(&sent, &[packet(2, 0x4000, 9)], false);
+        assert_eq!(compare(&sent, &sent, Way::Faithful), Ok(Allowed::default()));
+        let twin = compare(&sent, &[packet(2, 0x4000, 9)], Way::Faithful);
         assert_eq!(twin, Ok(Allowed { id_of_atomic: 1 }));
         for wrong in [packet(1, 0x4000, 8), packet(1, 0, 9)] {
-            assert!(compare(&sent, &[wrong], true).is_err());
+            assert!(compare(&sent, &[wrong], Way::Unordered).is_err());
         }
-        let meant = compare(&[packet(1, 0, 9)], &[packet(2, 0, 9)], false);
+        let meant = compare(&[packet(1, 0, 9)], &[packet(2, 0, 9)], Way::Unordered);
         assert!(meant.is_err(), "the identification of what may be fragmented has a meaning");
     }
 
     #[test]
-    fn order_and_number_count() {
+    fn order_and_number_count_as_the_way_says() {
         let row = [packet(1, 0, 1), packet(2, 0, 2), packet(3, 0, 3)];
         let swapped = [row[1].clone(), row[0].clone(), row[2].clone()];
-        assert!(compare(&row, &swapped, true).is_err());
-        assert!(compare(&row, &row[1..], false).is_err());
-        assert!(compare(&row, &row[..2], false).is_err());
-        assert!(compare(&row, &row[1..], true).is_ok());
-        assert!(compare(&row[1..], &row, true).is_err(), "nothing may come that was not sent");
-        assert!(compare(&row, &[], false).is_err());
+        let holds = |got: &[Vec<u8>], way| compare(&row, got, way).is_ok();
+        for way in [Way::Faithful, Way::Lossy, Way::Unordered] {
+            assert!(holds(&row, way), "{way:?}");
+            assert_eq!(holds(&row[1..], way), way != Way::Faithful, "{way:?}");
+            assert_eq!(holds(&row[..2], way), way != Way::Faithful, "{way:?}");
+            assert_eq!(holds(&[], way), way != Way::Faithful, "{way:?}");
+            assert_eq!(holds(&swapped, way), way == Way::Unordered, "{way:?}");
+            let twice = [&row[..], &row[..1]].concat();
+            assert!(!holds(&twice, way), "{way:?}: nothing comes more often than it was sent");
+        }
     }
 }

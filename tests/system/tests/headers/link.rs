@@ -149,11 +149,12 @@ impl Plain {
 }
 
 impl Overlay {
-    /// `further` are words for `ipop up`.
-    pub fn new(further: &str) -> Self {
+    /// `further` are words for `ipop up`; the first node's underlay has the cable.
+    pub fn new(further: &str, cable: Impairment) -> Self {
         let mut internet = Internet::build(InternetConfig::default()).unwrap();
         let hub = Hub::new(internet.hub(), internet.hub_address());
-        let sites = [0, 1].map(|_| internet.add_site(Nat::None, Impairment::default()).unwrap());
+        let cables = [cable, Impairment::default()];
+        let sites = cables.map(|cable| internet.add_site(Nat::None, cable).unwrap());
         let words = format!("--interface ipop0 {further}");
         let nodes = sites.each_ref().map(|site| Node::join_with(&site.node, &hub.ticket(), &words));
         for node in &nodes {
