@@ -106,6 +106,7 @@ counter_enum! {
     AgentQueueFull "agent_queue_full" "The agent takes no more datagrams for now.",
     RingFull "ring_full" "An event that the controller did not make room for.",
     HandoverFull "handover_full" "A frame for which the first worker had no room in its queue.",
+    Overload "overload" "A TCP segment dropped early because queues were getting long.",
 }
 
 #[cfg(test)]

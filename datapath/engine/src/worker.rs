@@ -32,6 +32,8 @@ pub(crate) struct Worker<P: Port> {
     destinations: Destinations,
     inbox: Inbox,
     outside: Outside,
+    /// When the last wait returned.
+    woken: Instant,
     stopping: bool,
 }
 
@@ -53,7 +55,8 @@ impl<P: Port> Worker<P> {
         outside: Outside,
     ) -> Self {
         let destinations = Destinations::new();
-        Self { port, pipeline, destinations, inbox, outside, stopping: false }
+        let woken = Instant::now();
+        Self { port, pipeline, destinations, inbox, outside, woken, stopping: false }
     }
 
     /// Turns until told to stop, or the port ends.
@@ -78,9 +81,13 @@ impl<P: Port> Worker<P> {
         wait: Option<Duration>,
         batch: &mut Batch,
     ) -> Result<(), PortError> {
+        // What the wait finds ready has waited since the last one returned.
+        let busy = self.woken.elapsed();
         self.port.wait(wait, batch)?;
         self.outside.counters.add(Counter::KernelEntries, 1);
         let now = Instant::now();
+        self.woken = now;
+        self.pipeline.note_wait(now, busy);
         for completion in batch.drain() {
             self.on_completion(now, completion);
         }

@@ -71,6 +71,8 @@ counted! {
     ForeignSource "foreign_source",
     /// A cut frame of which needed parts never came.
     IncompleteSegment "incomplete_segment",
+    /// A segment of a TCP stream, so that its sender slows down: packets have waited too long.
+    Overload "overload",
 }
 
 counted! {

@@ -182,7 +182,13 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     }
 
     fn out<'a, K: Sink<Slot = S>>(&'a mut self, sink: &'a mut K) -> Out<'a, K> {
-        Out { links: &mut self.links, outbox: &mut self.outbox, counters: &mut self.counters, sink }
+        Out {
+            links: &mut self.links,
+            outbox: &mut self.outbox,
+            codel: &mut self.codel,
+            counters: &mut self.counters,
+            sink,
+        }
     }
 }
 

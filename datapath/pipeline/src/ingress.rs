@@ -29,6 +29,7 @@ use ipop_wire::channel::ChannelData;
 use ipop_wire::vnet::GsoType;
 use ipop_wire::{HEADER_LEN, Header, Kind, Part, Protocol, SEAL_OVERHEAD};
 
+use crate::codel::Codel;
 use crate::counters::{Counters, Drop, Total};
 use crate::ingress::frame::{Addresses, HEADROOM};
 use crate::ingress::join::Join;
@@ -114,6 +115,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             routes: &self.routes,
             links: &mut self.links,
             inbox: &mut self.inbox,
+            codel: &mut self.codel,
             counters: &mut self.counters,
             sink,
         }
@@ -129,6 +131,7 @@ struct WayIn<'a, K: Sink> {
     routes: &'a Routes,
     links: &'a mut LinkTable,
     inbox: &'a mut Inbox<K::Slot>,
+    codel: &'a mut Codel,
     counters: &'a mut Counters,
     sink: &'a mut K,
 }
@@ -210,6 +213,9 @@ impl<K: Sink> WayIn<'_, K> {
         let Some(join) = &mut self.inbox.join else { return self.first_part(id, header, datagram) };
         if !join.is_continued_by(id, header, len) {
             return self.first_part(id, header, datagram);
+        }
+        if join.geometry.gso_type.is_tcp() && self.codel.take_drop() {
+            return Err(Drop::Overload);
         }
         let link = self.links.get_mut(id).ok_or(Drop::UnknownLink)?;
         let len = link.open(self.now, header, datagram, &mut join.slot[join.tail..])?;

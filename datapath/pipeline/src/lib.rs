@@ -16,6 +16,7 @@
 //! of a packet, and their functions stand in that order.
 #![forbid(unsafe_code)]
 
+mod codel;
 mod control;
 mod counters;
 mod egress;
@@ -29,6 +30,7 @@ mod sink;
 
 use std::net::IpAddr;
 use std::ops::DerefMut;
+use std::time::{Duration, Instant};
 
 use ipop_wire::ethernet::Mac;
 
@@ -88,6 +90,7 @@ pub struct Pipeline<S> {
     outbox: egress::outbox::Outbox<S>,
     inbox: ingress::Inbox<S>,
     recent: recent::Recent,
+    codel: codel::Codel,
     counters: Counters,
 }
 
@@ -102,8 +105,15 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             outbox: egress::outbox::Outbox::new(config.segments_max),
             inbox: ingress::Inbox::new(&config),
             recent: recent::Recent::default(),
+            codel: codel::Codel::default(),
             counters: Counters::default(),
         }
+    }
+
+    /// Tells how long packets that are about to be given may have waited for this worker; to be
+    /// called once a turn. Where waits stay long, segments of TCP streams are dropped.
+    pub fn note_wait(&mut self, now: Instant, wait: Duration) {
+        self.codel.note_wait(now, wait);
     }
 
     /// All counters since the pipeline was made.

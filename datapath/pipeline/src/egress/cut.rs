@@ -221,7 +221,12 @@ impl<K: Sink> Out<'_, K> {
             len: overhead * count + payload.len(),
         };
         self.begin_row(link, row);
-        for index in 0..count {
+        // Left out like one lost on the way; those behind it tell the sender at once.
+        let sheds = count > 1 && geometry.gso_type.is_tcp() && self.codel.take_drop();
+        if sheds {
+            self.counters.drop(Drop::Overload);
+        }
+        for index in usize::from(sheds)..count {
             let start = index * part_len;
             let end = (start + part_len).min(payload.len());
             geometry.offset = start as u16;

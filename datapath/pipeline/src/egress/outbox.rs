@@ -13,6 +13,7 @@ use std::ops::DerefMut;
 use ipop_wire::Part;
 use ipop_wire::bundle::{RECORD_LEN, Record};
 
+use crate::codel::Codel;
 use crate::counters::{Counters, Drop, Total};
 use crate::links::{LinkId, LinkTable};
 use crate::sink::{SEND_LEN_MAX, SendRun, Sink};
@@ -94,6 +95,7 @@ impl<S: DerefMut<Target = [u8]>> OpenSend<S> {
 pub(crate) struct Out<'a, K: Sink> {
     pub links: &'a mut LinkTable,
     pub outbox: &'a mut Outbox<K::Slot>,
+    pub codel: &'a mut Codel,
     pub counters: &'a mut Counters,
     pub sink: &'a mut K,
 }
