@@ -28,6 +28,8 @@ pub enum Command {
     Status(Status),
     /// Ping a peer through the overlay and show the path.
     Ping(Ping),
+    /// Measure the link to a peer, and the network below it.
+    Bench(Bench),
     /// Wait until enough peers are linked and answer.
     Wait(Wait),
     /// Find out what the network around this machine allows.
@@ -147,6 +149,34 @@ pub struct Ping {
     /// Pause between pings, seconds.
     #[arg(short, long, default_value = "1", value_parser = seconds)]
     pub interval: Duration,
+}
+
+/// `ipop bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Name, overlay address or the first digits of the UID of a peer that runs `ipop bench
+    /// --serve`.
+    #[arg(required_unless_present = "serve", conflicts_with = "serve")]
+    pub peer: Option<String>,
+    /// Let linked members measure, until Ctrl-C.
+    #[arg(long)]
+    pub serve: bool,
+    /// With --serve: open no port on the machine's own addresses, only on the overlay.
+    #[arg(long, requires = "serve")]
+    pub overlay_only: bool,
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// Seconds of each figure, at most 60.
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds,
+        conflicts_with = "serve")]
+    pub seconds: Duration,
+    /// TCP port on the overlay where the measuring begins.
+    #[arg(long, value_name = "PORT", default_value_t = 7077)]
+    pub port: u16,
+    /// For programs.
+    #[arg(long, conflicts_with = "serve")]
+    pub json: bool,
 }
 
 /// `ipop wait`.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod config;
 mod down;
 mod failure;
@@ -50,6 +51,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Down(flags) => down::run(&flags),
         Command::Status(flags) => status::run(&flags),
         Command::Ping(flags) => ping::run(&flags),
+        Command::Bench(flags) => bench::run(&flags),
         Command::Wait(flags) => wait::run(&flags),
         Command::Lab(flags) => lab::run(&flags),
         Command::Netcheck(flags) => netcheck::run(&flags),

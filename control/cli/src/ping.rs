@@ -48,7 +48,11 @@ pub fn run(flags: &Ping) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(instance: &RunDir, peer: &str) -> Result<Link, Failure> {
+/// The link to a peer.
+///
+/// # Errors
+/// Names the peers that there are.
+pub fn find(instance: &RunDir, peer: &str) -> Result<Link, Failure> {
     let snapshot = Snapshot::of(instance)?;
     snapshot.link_to(peer).ok_or_else(|| {
         let known: Vec<_> = snapshot.links.iter().map(|link| link.name.as_str()).collect();
@@ -57,7 +61,8 @@ fn find(instance: &RunDir, peer: &str) -> Result<Link, Failure> {
     })
 }
 
-fn via(link: &Link) -> String {
+/// The path of a link, in words.
+pub fn via(link: &Link) -> String {
     match (&link.path, &link.local, &link.remote) {
         (Some(path), Some(local), Some(remote)) => format!("{path} from {local} to {remote}"),
         _ => format!("link is {}", link.state),

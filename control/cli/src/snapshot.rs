@@ -1,7 +1,7 @@
 //! What an instance's segment shows at one moment, in words for people and programs.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipop_shm::{Observer, observe};
@@ -156,9 +156,15 @@ impl Link {
         self.state == "up"
     }
 
+    /// The peer's end of a direct path.
+    pub fn direct_remote(&self) -> Option<SocketAddr> {
+        let remote = self.remote.as_deref().filter(|_| self.path.as_deref() == Some("direct"))?;
+        remote.split_whitespace().next()?.parse().ok()
+    }
+
     fn new(row: LinkRow, now_ms: u64) -> Self {
         let age = |ms: u64| (ms > 0).then(|| now_ms.saturating_sub(ms) as f64 / 1e3);
-        let end = |address: Option<std::net::SocketAddr>, kind: Option<CandidateKind>| {
+        let end = |address: Option<SocketAddr>, kind: Option<CandidateKind>| {
             address.map(|address| match kind {
                 Some(kind) => format!("{address} ({})", kind_name(kind)),
                 None => address.to_string(),
