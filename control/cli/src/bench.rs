@@ -2,8 +2,8 @@
 //!
 //! The peer has to agree: it runs `ipop bench --serve` for as long as it likes, and serves members
 //! of the group only, one at a time. A request is taken from the overlay interface alone, where the
-//! datapath lets no packet pass with an address that is not its sender's; all that follows carries a
-//! secret of the session. For the figures of the underlay the answering end opens one TCP and one
+//! datapath lets no packet pass with an address that is not its sender's; all that follows carries
+//! a secret of the session. For the figures of the underlay the answering end opens one TCP and one
 //! UDP port for the length of a session, which serve that peer's address and nobody without the
 //! secret. What a peer may ask for is bounded in `words`.
 //!
@@ -11,6 +11,7 @@
 //! `words` (what they tell each other), `streams` (TCP) and `packets` (UDP). Neither datapath knows
 //! of any of this: it carries packets as always.
 
+mod batches;
 mod cpu;
 mod measure;
 mod packets;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use socket2::Type;
 
+use super::batches::{Arrivals, flood};
 use super::streams::any_address;
 use super::words::Secret;
 
@@ -34,8 +35,6 @@ const PING_PATIENCE: Duration = Duration::from_secs(1);
 const PING_PAUSE: Duration = Duration::from_millis(2);
 /// Pings before a way counts as closed.
 const TRIES: usize = 3;
-/// Packets of a flood between two looks at whether it is wanted still.
-const FLOOD_STRIDE: u64 = 1024;
 
 /// The answering end of one way, until it is dropped.
 pub struct Responder {
@@ -96,7 +95,8 @@ impl Responder {
         let asker = *self.shared.asker.lock().unwrap_or_else(PoisonError::into_inner);
         let asker = asker.ok_or(io::ErrorKind::NotConnected)?;
         let Shared { socket, secret, .. } = &*self.shared;
-        Ok(flood(secret, time, goes_on, |packet| socket.send_to(packet, asker)))
+        let (deadline, packet) = (Instant::now() + time, packet(secret, FLOOD, 0));
+        Ok(flood(socket, &packet, Some(asker), || Instant::now() < deadline && goes_on()))
     }
 }
 
@@ -111,24 +111,27 @@ impl Drop for Responder {
 
 impl Shared {
     fn run(&self) {
-        let mut packet = [0; PACKET_LEN];
+        let mut arrivals = Arrivals::new();
         while !self.stop.load(Ordering::Relaxed) {
             // Nothing in time, or an answer of the network to what was sent: the next one counts.
-            let Ok((length, from)) = self.socket.recv_from(&mut packet) else { continue };
-            if from.ip().to_canonical() != self.peer {
-                continue;
+            let _ = arrivals.receive(&self.socket, |packet, from| self.take(packet, from));
+        }
+    }
+
+    fn take(&self, packet: &[u8], from: SocketAddr) {
+        if from.ip().to_canonical() != self.peer {
+            return;
+        }
+        match sort(packet, &self.secret) {
+            Some(FLOOD) => {
+                self.counted.fetch_add(1, Ordering::Relaxed);
             }
-            match sort(&packet[..length], &self.secret) {
-                Some(FLOOD) => {
-                    self.counted.fetch_add(1, Ordering::Relaxed);
-                }
-                Some(PING) => {
-                    *self.asker.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
-                    // A lost answer is a lost ping, which the other end counts.
-                    let _ = self.socket.send_to(&packet, from);
-                }
-                _ => {}
+            Some(PING) => {
+                *self.asker.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+                // A lost answer is a lost ping, which the other end counts.
+                let _ = self.socket.send_to(packet, from);
             }
+            _ => {}
         }
     }
 }
@@ -171,7 +174,8 @@ impl Asker {
 
     /// Sends packets to be counted at the other end.
     pub fn flood(&self, time: Duration) -> u64 {
-        flood(&self.secret, time, || true, |packet| self.socket.send(packet))
+        let (deadline, packet) = (Instant::now() + time, packet(&self.secret, FLOOD, 0));
+        flood(&self.socket, &packet, None, || Instant::now() < deadline)
     }
 
     /// Counts packets while `goes_on`.
@@ -180,11 +184,13 @@ impl Asker {
     /// The system's.
     pub fn count(&self, goes_on: impl Fn() -> bool) -> io::Result<u64> {
         self.socket.set_read_timeout(Some(STEP))?;
-        let mut packet = [0; PACKET_LEN];
+        let mut arrivals = Arrivals::new();
         let mut count = 0;
         while goes_on() {
-            let Ok(length) = self.socket.recv(&mut packet) else { continue };
-            count += u64::from(sort(&packet[..length], &self.secret) == Some(FLOOD));
+            // Nothing in time is nothing to count.
+            let _ = arrivals.receive(&self.socket, |packet, _| {
+                count += u64::from(sort(packet, &self.secret) == Some(FLOOD));
+            });
         }
         Ok(count)
     }
@@ -220,23 +226,6 @@ fn sort(packet: &[u8], secret: &Secret) -> Option<u8> {
     packet.strip_prefix(&secret.0).and_then(<[u8]>::first).copied()
 }
 
-fn flood(
-    secret: &Secret,
-    time: Duration,
-    goes_on: impl Fn() -> bool,
-    send: impl Fn(&[u8; PACKET_LEN]) -> io::Result<usize>,
-) -> u64 {
-    let deadline = Instant::now() + time;
-    let packet = packet(secret, FLOOD, 0);
-    let (mut tried, mut sent) = (0u64, 0);
-    while Instant::now() < deadline && (!tried.is_multiple_of(FLOOD_STRIDE) || goes_on()) {
-        tried += 1;
-        // What a full queue refuses is not sent, which is what is measured.
-        sent += u64::from(send(&packet).is_ok());
-    }
-    sent
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +253,6 @@ mod tests {
         assert!(responder.flood(Duration::from_millis(20), || true).unwrap() > 0);
         let seen = AtomicBool::new(false);
         let count = asker.count(|| !seen.swap(true, Ordering::Relaxed)).unwrap();
-        assert_eq!(count, 1);
+        assert!(count > 0);
     }
 }

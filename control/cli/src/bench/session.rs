@@ -48,8 +48,8 @@ impl End {
 }
 
 impl Session {
-    /// Hears what the peer wants and opens the ports. `above` is its address on the overlay, `below`
-    /// the one beside it, where the way is open.
+    /// Hears what the peer wants and opens the ports. `above` is its address on the overlay,
+    /// `below` the one beside it, where the way is open.
     ///
     /// # Errors
     /// When the peer speaks otherwise, or a port cannot be opened.
