@@ -108,8 +108,7 @@ fn variant(text: &str) -> Result<Variant, String> {
     let Some((name, words)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
         return Err("write NAME=WORDS, such as \"ipop-1280=--mtu 1280\"".into());
     };
-    let up = words.split_whitespace().map(str::to_owned).collect();
-    Ok(Variant { name: name.into(), up, ..Variant::default() })
+    Ok(Variant::new(name, words))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! CPU time and memory, as the kernel counts them under `/proc`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
 use crate::error::BenchError;
@@ -20,6 +20,27 @@ pub(crate) fn cpu_seconds(roots: &[u32]) -> Result<f64, BenchError> {
         }
     }
     Ok(ticks / TICKS_PER_SECOND)
+}
+
+/// CPU seconds so far of each thread of `roots` and their descendants that is one of our workers,
+/// by thread id.
+pub(crate) fn worker_seconds(roots: &[u32]) -> Result<BTreeMap<u32, f64>, BenchError> {
+    let mut workers = BTreeMap::new();
+    for pid in family(roots)? {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            let id = task.file_name().to_str().and_then(|name| name.parse().ok());
+            if let (true, Some(id), Some(stat)) = (is_worker(&stat), id, parse_stat(&stat)) {
+                workers.insert(id, stat.ticks / TICKS_PER_SECOND);
+            }
+        }
+    }
+    Ok(workers)
+}
+
+/// Whether the thread of a stat is called `worker-` and a number.
+fn is_worker(stat: &str) -> bool {
+    stat.split_once(" (").is_some_and(|(_, rest)| rest.starts_with("worker-"))
 }
 
 /// Peak resident memory of `roots` and all their descendants, MiB.
@@ -110,6 +131,12 @@ mod tests {
         let text = "7 (a) b (c) S 3 7 7 0 -1 4194560 9 0 0 0 120 30 0 0 20 0 1 0 5 6 7";
         assert_eq!(parse_stat(text), Some(Stat { parent: 3, ticks: 150.0 }));
         assert_eq!(parse_stat("7 (a) S"), None);
+    }
+
+    #[test]
+    fn workers_are_known_by_their_name() {
+        assert!(is_worker("7 (worker-0) S 3 7"));
+        assert!(!is_worker("7 (ipop) S 3 7"));
     }
 
     #[test]

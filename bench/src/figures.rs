@@ -2,6 +2,7 @@
 
 mod idle;
 mod packets;
+mod peers;
 mod round_trip;
 mod start;
 mod tcp;
@@ -15,6 +16,7 @@ use crate::error::BenchError;
 use crate::stage::Stage;
 use crate::tunnel::Tunnel;
 
+pub(crate) use peers::{Crowd, UNDERLAY as PEERS};
 pub(crate) use start::first_packet;
 pub(crate) use through_nats::{UNDERLAY as NATS, start_through_nats};
 
@@ -31,6 +33,8 @@ pub(crate) enum Measurement {
     Tcp4,
     /// Four TCP streams the other way.
     Tcp4Reverse,
+    /// Eight TCP streams, the CPU that they cost, and how our workers share them.
+    Tcp8,
     /// 64-byte UDP packets that arrive under a flood.
     Packets,
     /// Round trip of 64-byte UDP packets on a quiet link.
@@ -43,6 +47,8 @@ pub(crate) enum Measurement {
     Idle,
     /// Ours only: process start to first ping through two NATs with 15 ms of delay each.
     NatStart,
+    /// Ours only: one TCP stream to each of 24 peers at once, beside one to one peer.
+    Peers,
 }
 
 /// One number with a unit, as reports show it.
@@ -57,6 +63,8 @@ pub(crate) enum Figure {
     Tcp4,
     /// The same, the other way.
     Tcp4Reverse,
+    /// Gbit/s of eight TCP streams.
+    Tcp8,
     /// Thousands of packets per second.
     Packets,
     /// Median round trip.
@@ -71,6 +79,10 @@ pub(crate) enum Figure {
     CpuVpn,
     /// CPU of the whole machine for the same.
     CpuMachine,
+    /// CPU of the VPN's programs at both ends for one GiB in eight TCP streams.
+    CpuVpn8,
+    /// What the busiest of the sender's workers did of what all did, with eight TCP streams.
+    BusiestWorker,
     /// Peak memory of the larger end.
     Memory,
     /// Time to the first packet.
@@ -79,6 +91,16 @@ pub(crate) enum Figure {
     Idle,
     /// Time to the first ping through NATs.
     NatStart,
+    /// Gbit/s of one TCP stream to one of many peers.
+    PeersOne,
+    /// Gbit/s of one TCP stream to each of them at once, in all.
+    PeersAll,
+    /// The latter of the former.
+    PeersShare,
+    /// CPU of all nodes for one GiB to one peer.
+    CpuPeersOne,
+    /// CPU of all nodes for one GiB to all peers.
+    CpuPeersAll,
 }
 
 impl Figure {
@@ -89,6 +111,7 @@ impl Figure {
             Self::Tcp1Reverse => "1 stream, reverse",
             Self::Tcp4 => "TCP, 4 streams",
             Self::Tcp4Reverse => "4 streams, reverse",
+            Self::Tcp8 => "TCP, 8 streams",
             Self::Packets => "64 B UDP received",
             Self::RttP50 => "RTT idle, p50",
             Self::RttP99 => "RTT idle, p99",
@@ -96,20 +119,39 @@ impl Figure {
             Self::LoadP99 => "RTT loaded, p99",
             Self::CpuVpn => "VPN CPU",
             Self::CpuMachine => "machine CPU",
+            Self::CpuVpn8 => "VPN CPU, 8 streams",
+            Self::BusiestWorker => "busiest worker, 8 streams",
             Self::Memory => "peak RSS",
             Self::Start => "start",
             Self::Idle => "idle CPU",
             Self::NatStart => "start through NATs",
+            Self::PeersOne => "to one peer",
+            Self::PeersAll => "to all peers",
+            Self::PeersShare => "all against one",
+            Self::CpuPeersOne => "VPN CPU, one peer",
+            Self::CpuPeersAll => "VPN CPU, all peers",
         }
     }
 
     /// The unit.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::Tcp1 | Self::Tcp1Reverse | Self::Tcp4 | Self::Tcp4Reverse => "Gbit/s",
+            Self::Tcp1
+            | Self::Tcp1Reverse
+            | Self::Tcp4
+            | Self::Tcp4Reverse
+            | Self::Tcp8
+            | Self::PeersOne
+            | Self::PeersAll => "Gbit/s",
+            Self::PeersShare => "%",
+            Self::BusiestWorker => "% of all",
             Self::Packets => "k/s",
             Self::RttP50 | Self::RttP99 | Self::LoadP50 | Self::LoadP99 => "µs",
-            Self::CpuVpn | Self::CpuMachine => "s/GiB",
+            Self::CpuVpn
+            | Self::CpuMachine
+            | Self::CpuVpn8
+            | Self::CpuPeersOne
+            | Self::CpuPeersAll => "s/GiB",
             Self::Memory => "MiB",
             Self::Start | Self::NatStart => "s",
             Self::Idle => "% of a core",
@@ -120,7 +162,15 @@ impl Figure {
     pub(crate) fn more_is_better(self) -> bool {
         matches!(
             self,
-            Self::Tcp1 | Self::Tcp1Reverse | Self::Tcp4 | Self::Tcp4Reverse | Self::Packets
+            Self::Tcp1
+                | Self::Tcp1Reverse
+                | Self::Tcp4
+                | Self::Tcp4Reverse
+                | Self::Tcp8
+                | Self::Packets
+                | Self::PeersOne
+                | Self::PeersAll
+                | Self::PeersShare
         )
     }
 }
@@ -138,7 +188,7 @@ pub(crate) fn measure(
     use tcp::Way::{Forth, Reverse};
     match measurement {
         // Known already, or not about one tunnel.
-        Measurement::Start | Measurement::NatStart => Ok(Vec::new()),
+        Measurement::Start | Measurement::NatStart | Measurement::Peers => Ok(Vec::new()),
         Measurement::Tcp1 => tcp::one_with_cost(stage, tunnel, seconds),
         Measurement::Tcp1Reverse => tcp::rate(stage, tunnel, seconds, 1, Reverse)
             .map(|rate| vec![(Figure::Tcp1Reverse, rate)]),
@@ -147,6 +197,7 @@ pub(crate) fn measure(
         }
         Measurement::Tcp4Reverse => tcp::rate(stage, tunnel, seconds, 4, Reverse)
             .map(|rate| vec![(Figure::Tcp4Reverse, rate)]),
+        Measurement::Tcp8 => tcp::eight(stage, tunnel, seconds),
         Measurement::Packets => packets::measure(stage, tunnel, seconds),
         Measurement::Rtt => round_trip::idle(stage, tunnel, seconds),
         Measurement::RttLoad => round_trip::loaded(stage, tunnel, seconds),

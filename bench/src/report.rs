@@ -14,12 +14,36 @@ pub(crate) use table::table;
 
 /// Figures that are shown together, under a heading.
 const GROUPS: &[(&str, &[Figure])] = &[
-    ("Throughput", &[Figure::Tcp1, Figure::Tcp1Reverse, Figure::Tcp4, Figure::Tcp4Reverse]),
+    (
+        "Throughput",
+        &[
+            Figure::Tcp1,
+            Figure::Tcp1Reverse,
+            Figure::Tcp4,
+            Figure::Tcp4Reverse,
+            Figure::Tcp8,
+            Figure::PeersOne,
+            Figure::PeersAll,
+            Figure::PeersShare,
+        ],
+    ),
     (
         "Small packets and round trips",
         &[Figure::Packets, Figure::RttP50, Figure::RttP99, Figure::LoadP50, Figure::LoadP99],
     ),
-    ("Cost", &[Figure::CpuVpn, Figure::CpuMachine, Figure::Memory, Figure::Idle]),
+    (
+        "Cost",
+        &[
+            Figure::CpuVpn,
+            Figure::CpuMachine,
+            Figure::CpuVpn8,
+            Figure::BusiestWorker,
+            Figure::CpuPeersOne,
+            Figure::CpuPeersAll,
+            Figure::Memory,
+            Figure::Idle,
+        ],
+    ),
     ("Start", &[Figure::Start, Figure::NatStart]),
 ];
 

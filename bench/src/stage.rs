@@ -60,10 +60,8 @@ impl Stage {
 
     /// An empty folder for one run of one system.
     pub(crate) fn empty_folder(&self) -> Result<&Path, BenchError> {
-        let folder = &self.folder.0;
-        fs::remove_dir_all(folder)?;
-        fs::create_dir_all(folder)?;
-        Ok(folder)
+        self.folder.empty()?;
+        Ok(self.folder.path())
     }
 
     /// The folder for files of this run.
@@ -95,13 +93,7 @@ impl Stage {
         table: &str,
         port: u16,
     ) -> Result<(), BenchError> {
-        let path = format!("/proc/{}/net/{table}", process.id());
-        let found = self.stop.wait(Duration::from_secs(5), || {
-            process.check()?;
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            Ok(has_port(&text, port).then_some(()))
-        })?;
-        found.ok_or_else(|| BenchError::new(format!("nobody listens on {table} port {port}")))
+        wait_for_port(&self.stop, process, table, port)
     }
 
     /// An end's overlay address with its prefix length.
@@ -114,6 +106,22 @@ impl Stage {
     pub(crate) fn interface(&self, end: usize) -> String {
         format!("ib{}{}", std::process::id(), ["a", "b"][end])
     }
+}
+
+/// Waits until `process` has a socket on `port`: `table` is `tcp` or `udp`.
+pub(crate) fn wait_for_port(
+    stop: &Stop,
+    process: &mut Process,
+    table: &str,
+    port: u16,
+) -> Result<(), BenchError> {
+    let path = format!("/proc/{}/net/{table}", process.id());
+    let found = stop.wait(Duration::from_secs(5), || {
+        process.check()?;
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        Ok(has_port(&text, port).then_some(()))
+    })?;
+    found.ok_or_else(|| BenchError::new(format!("nobody listens on {table} port {port}")))
 }
 
 /// The far end of a cable's address.
@@ -155,6 +163,12 @@ impl Scratch {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+    }
+
+    /// Removes all that is in it.
+    pub(crate) fn empty(&self) -> Result<(), BenchError> {
+        fs::remove_dir_all(&self.0)?;
+        Ok(fs::create_dir_all(&self.0)?)
     }
 
     /// Where it is.

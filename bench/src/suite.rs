@@ -7,14 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Suite;
 use crate::error::BenchError;
-use crate::figures::{Figure, Measurement, NATS, first_packet, measure, start_through_nats};
+use crate::figures::{
+    Crowd, Figure, Measurement, NATS, PEERS, first_packet, measure, start_through_nats,
+};
 use crate::install::{self, Need, find, hint};
 use crate::machine::Machine;
 use crate::own;
 use crate::record::{About, Failure, Record};
 use crate::stage::{Scratch, Stage};
 use crate::stop::Stop;
-use crate::systems::{Kind, System};
+use crate::systems::{Kind, System, Variant};
 use crate::underlay::Underlay;
 
 /// What the measurements themselves take.
@@ -104,7 +106,7 @@ impl Rounds {
                 Ok(stage) => stage,
                 Err(reason) => {
                     self.stop.check()?;
-                    self.fail(Some(underlay), "all", "building it", reason);
+                    self.fail(Some(underlay.name()), "all", "building it", reason);
                     continue;
                 }
             };
@@ -121,6 +123,9 @@ impl Rounds {
         if asked && self.systems.iter().any(|system| system.kind == Kind::Ours) {
             self.nat_starts()?;
         }
+        if self.measurements.contains(&Measurement::Peers) {
+            self.peers()?;
+        }
         Ok(())
     }
 
@@ -132,7 +137,7 @@ impl Rounds {
             Ok(started) => started,
             Err(reason) => {
                 self.stop.check()?;
-                self.fail(Some(underlay), &system.name, "start", reason);
+                self.fail(Some(underlay.name()), &system.name, "start", reason);
                 return Ok(());
             }
         };
@@ -153,7 +158,7 @@ impl Rounds {
                 Ok(values) => values.into_iter().for_each(|(figure, value)| {
                     self.record.add(underlay.name(), &system.name, figure, value);
                 }),
-                Err(reason) => self.fail(Some(underlay), &system.name, &name, reason),
+                Err(reason) => self.fail(Some(underlay.name()), &system.name, &name, reason),
             }
         }
         Ok(())
@@ -169,26 +174,51 @@ impl Rounds {
             self.stop.check()?;
             match result {
                 Ok((figure, seconds)) => self.record.add(NATS, "ipop", figure, seconds),
-                Err(reason) => self.record.fail(Failure {
-                    underlay: Some(NATS.to_owned()),
-                    system: "ipop".to_owned(),
-                    what: "nat-start".to_owned(),
-                    reason: reason.to_string(),
-                    times: 1,
-                }),
+                Err(reason) => self.fail(Some(NATS), "ipop", "nat-start", reason),
             }
         }
         Ok(())
     }
 
-    fn fail(&mut self, underlay: Option<Underlay>, system: &str, what: &str, why: BenchError) {
+    /// All variants of ours, with many peers.
+    fn peers(&mut self) -> Result<(), BenchError> {
+        let systems = self.systems.iter();
+        let ours: Vec<Variant> = systems.filter_map(|system| system.variant().cloned()).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let crowd = match Crowd::build(self.stop.clone()) {
+            Ok(crowd) => crowd,
+            Err(reason) => {
+                self.stop.check()?;
+                self.fail(Some(PEERS), "all", "building it", reason);
+                return Ok(());
+            }
+        };
+        for run in 1..=self.runs {
+            for variant in &ours {
+                self.say(&format!("{PEERS} {run}/{} {}", self.runs, variant.name));
+                let result = crowd.measure(&self.ipop, variant, self.seconds);
+                self.stop.check()?;
+                match result {
+                    Ok(values) => values.into_iter().for_each(|(figure, value)| {
+                        self.record.add(PEERS, &variant.name, figure, value);
+                    }),
+                    Err(reason) => self.fail(Some(PEERS), &variant.name, "peers", reason),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, underlay: Option<&str>, system: &str, what: &str, why: BenchError) {
         let reason = why.to_string();
-        let on = underlay.map_or(String::new(), |underlay| format!(" on {}", underlay.name()));
+        let on = underlay.map_or(String::new(), |underlay| format!(" on {underlay}"));
         if underlay.is_some() {
             self.say(&format!("{system}{on}: {what} failed: {reason}"));
         }
         self.record.fail(Failure {
-            underlay: underlay.map(|underlay| underlay.name().to_owned()),
+            underlay: underlay.map(str::to_owned),
             system: system.to_owned(),
             what: what.to_owned(),
             reason,

@@ -26,7 +26,7 @@ use crate::install::{Need, find, hint};
 use crate::stage::Stage;
 use crate::tunnel::Tunnel;
 
-pub(crate) use ours::Variant;
+pub(crate) use ours::{Group, Variant};
 
 /// Starts both nodes of a system that is prepared.
 pub(crate) type Launch<'a> = Box<dyn FnOnce() -> Result<Tunnel, BenchError> + 'a>;
@@ -109,6 +109,11 @@ impl System {
     pub(crate) fn ours(variant: Variant, program: &Path) -> Self {
         let name = variant.name.clone();
         Self { name, kind: Kind::Ours, program: Some(program.into()), variant: Some(variant) }
+    }
+
+    /// How ours runs; none of a rival.
+    pub(crate) fn variant(&self) -> Option<&Variant> {
+        self.variant.as_ref()
     }
 
     /// The programs that it takes; the main one first.

@@ -53,6 +53,7 @@ fn left_behind(pid: u32) -> Vec<String> {
             format!("ipop-bench-{pid}-"),
             format!("ib{pid}a"),
             format!("ib{pid}b"),
+            format!("ib{pid}p"),
         ];
         starts.iter().any(|start| name.starts_with(start))
     };

@@ -1,5 +1,6 @@
 //! TCP through a tunnel by iperf3, and what it costs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,10 +12,10 @@ use crate::process::Process;
 use crate::stage::Stage;
 use crate::tunnel::Tunnel;
 
-const PORT: u16 = 5201;
+pub(super) const PORT: u16 = 5201;
 /// How much longer than asked for a run may take.
-const MARGIN: Duration = Duration::from_secs(20);
-const GIB: f64 = (1u32 << 30) as f64;
+pub(super) const MARGIN: Duration = Duration::from_secs(20);
+pub(super) const GIB: f64 = (1u32 << 30) as f64;
 
 /// Which end sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,32 @@ pub(super) fn one_with_cost(
         values.push((Figure::CpuVpn, vpn / gib));
     }
     Ok(values)
+}
+
+/// Eight streams, with the CPU of the VPN, and how the sender's workers share the load, where it
+/// has several.
+pub(super) fn eight(stage: &Stage, tunnel: &Tunnel, seconds: u32) -> Result<Values, BenchError> {
+    let (all, sender) = (tunnel.all_pids(), tunnel.pids(0));
+    let _server = serve(stage, tunnel)?;
+    let (vpn, workers) = (cost::cpu_seconds(&all)?, cost::worker_seconds(&sender)?);
+    let received = send(stage, tunnel, seconds, 8, Way::Forth)?;
+    let mut values = vec![(Figure::Tcp8, received.gbit_s)];
+    if !all.is_empty() {
+        let used = cost::cpu_seconds(&all)? - vpn;
+        values.push((Figure::CpuVpn8, used / (received.bytes / GIB)));
+    }
+    let after = cost::worker_seconds(&sender)?;
+    let share = busiest_share(&workers, &after);
+    values.extend(share.map(|share| (Figure::BusiestWorker, share * 100.0)));
+    Ok(values)
+}
+
+/// What the busiest of several workers did of what all of them did, 0 to 1.
+fn busiest_share(before: &BTreeMap<u32, f64>, after: &BTreeMap<u32, f64>) -> Option<f64> {
+    let used = |(id, seconds): (&u32, &f64)| seconds - before.get(id).unwrap_or(&0.0);
+    let used: Vec<f64> = after.iter().map(used).collect();
+    let total: f64 = used.iter().sum();
+    (used.len() > 1 && total > 0.0).then(|| used.iter().copied().fold(0.0, f64::max) / total)
 }
 
 /// Gbit/s of so many streams.
@@ -118,14 +145,15 @@ fn client(
     command
 }
 
+/// What arrived of streams.
 #[derive(Debug, PartialEq)]
-struct Received {
-    gbit_s: f64,
-    bytes: f64,
+pub(super) struct Received {
+    pub gbit_s: f64,
+    pub bytes: f64,
 }
 
 /// What arrived, as the receiver counted it.
-fn parse(text: &str) -> Result<Received, BenchError> {
+pub(super) fn parse(text: &str) -> Result<Received, BenchError> {
     let result: Value =
         serde_json::from_str(text).map_err(|error| BenchError::new(format!("iperf3: {error}")))?;
     if let Some(error) = result["error"].as_str() {
@@ -142,6 +170,15 @@ fn parse(text: &str) -> Result<Received, BenchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_busiest_of_several_workers_has_a_share() {
+        let before = BTreeMap::from([(7, 1.0), (8, 2.0)]);
+        let after = BTreeMap::from([(7, 4.0), (8, 3.0)]);
+        assert_eq!(busiest_share(&before, &after), Some(0.75));
+        assert_eq!(busiest_share(&before, &before), None, "nobody did anything");
+        assert_eq!(busiest_share(&BTreeMap::new(), &BTreeMap::from([(7, 4.0)])), None, "only one");
+    }
 
     #[test]
     fn the_receivers_count_is_taken() {
