@@ -1,6 +1,7 @@
 //! The agent: candidates in, checks out, a selected pair.
 
 mod incoming;
+mod moves;
 mod nomination;
 mod outgoing;
 mod punch;
@@ -174,6 +175,8 @@ pub struct Agent {
     state: State,
     /// When the selected pair was found silent.
     silent_since: Option<Instant>,
+    /// When there was last a reason to doubt the selected pair, see `moves.rs`.
+    suspect_since: Option<Instant>,
     punch: punch::Punch,
     /// When both ends knew each other.
     started: Option<Instant>,
@@ -211,6 +214,7 @@ impl Agent {
             selected: None,
             state: State::New,
             silent_since: None,
+            suspect_since: None,
             punch: punch::Punch::default(),
             started: None,
             next_check: now,

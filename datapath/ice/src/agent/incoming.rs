@@ -17,7 +17,7 @@ const ROLE_CONFLICT: u16 = 487;
 /// An attribute that must be understood and is not (RFC 8489 section 6.3.1).
 const UNKNOWN_ATTRIBUTE: u16 = 420;
 /// A check of the peer makes us repeat ours, but not more often than this.
-const REPEAT_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const REPEAT_PAUSE: Duration = Duration::from_millis(20);
 
 impl Agent {
     /// Takes a STUN message.

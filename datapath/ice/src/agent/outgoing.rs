@@ -186,10 +186,11 @@ impl Agent {
     }
 
     /// Looks for another pair when the selected one does not answer.
-    fn notice_silence(&mut self, now: Instant) {
+    pub(super) fn notice_silence(&mut self, now: Instant) {
         let Some(index) = self.selected.and_then(|key| self.find(key)) else { return };
+        let is_dead = self.confirm_suspicion(now, index);
         let pair = &self.pairs[index];
-        let silent = pair.missed >= MISSED_MAX || !pair.is_valid();
+        let silent = is_dead || pair.missed >= MISSED_MAX || !pair.is_valid();
         if silent && self.state == State::Connected {
             self.set_state(State::Disconnected);
             self.silent_since = Some(now);
@@ -207,7 +208,7 @@ impl Agent {
         }
     }
 
-    fn refresh(&mut self, now: Instant) {
+    pub(super) fn refresh(&mut self, now: Instant) {
         for index in 0..self.pairs.len() {
             let pair = &self.pairs[index];
             if pair.check.is_some() || pair.refresh_at.is_none_or(|at| at > now) {

@@ -18,7 +18,13 @@ impl Agent {
     /// Adds a candidate of ours; pairs with all remote ones follow.
     pub fn add_local(&mut self, now: Instant, candidate: Candidate) {
         if self.local_candidates.contains(&candidate) {
-            return;
+            // It was gone for a while, perhaps: what was asked meanwhile never left.
+            let of_base = self.pairs.iter_mut().filter(|pair| pair.local == candidate.base);
+            for pair in of_base.filter(|pair| !pair.is_valid()) {
+                pair.check = None;
+                pair.wait();
+            }
+            return self.advance(now);
         }
         if self.local_candidates.len() >= LOCAL_CANDIDATES_MAX {
             // A node that moves from network to network leaves dead ones behind.

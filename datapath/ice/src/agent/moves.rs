@@ -1,0 +1,106 @@
+//! Moves: what is known of the network from elsewhere, before checks would show it.
+//!
+//! A selected pair that dies is noticed by its own checks within six seconds. Whoever carries data
+//! knows sooner: nothing comes any more, or it comes from another address, or the address that we
+//! send from is gone. Each makes the pair *suspect*: it is checked at once, with all others that
+//! work, and where another pair answers and this one does not, it counts as silent at once.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::incoming::REPEAT_PAUSE;
+use super::{Agent, Early, State};
+use crate::candidate::{CandidateKind, priority};
+use crate::pair::{Pair, PairState};
+
+/// A suspect pair has this long, or two round trips, to answer while another one does.
+const ANSWER_TIME_MIN: Duration = Duration::from_millis(150);
+/// A suspicion that nothing came of ends, and may come again, after this.
+const SUSPICION_TIME: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// An address of ours is gone: no pair works from there. It may come back by
+    /// [`add_local`](Agent::add_local).
+    pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
+        if matches!(self.state, State::New | State::Failed) {
+            self.local_candidates.retain(|candidate| candidate.base != base);
+            return;
+        }
+        for index in 0..self.pairs.len() {
+            if self.pairs[index].local == base {
+                let pause = self.pause_after_failure(index);
+                self.pairs[index].give_up(now, pause);
+            }
+        }
+        self.notice_silence(now);
+        self.refresh(now);
+        self.nominate(now);
+        self.advance(now);
+    }
+
+    /// The peer sent something authentic on this pair, by other means than a check. If that is not
+    /// the one in use, the peer may have moved.
+    pub fn on_authentic(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
+        let is_known = self.selected == Some((local, remote)) || self.remote.is_none();
+        if is_known || self.state == State::Failed {
+            return;
+        }
+        let priority = priority(CandidateKind::PeerReflexive, 0, 1);
+        self.on_authentic_check(now, Early { local, remote, priority, nominates: false });
+        self.suspect(now);
+    }
+
+    /// Whoever carries data thinks that the selected pair may be dead.
+    pub fn suspect(&mut self, now: Instant) {
+        let is_suspect = self.suspect_since.is_some_and(|since| now < since + SUSPICION_TIME);
+        if is_suspect || self.state != State::Connected {
+            return;
+        }
+        self.suspect_since = Some(now);
+        let resting = |pair: &&mut Pair| pair.is_valid() && pair.check.is_none();
+        self.pairs.iter_mut().filter(resting).for_each(|pair| pair.refresh_at = Some(now));
+        self.refresh(now);
+        self.advance(now);
+    }
+
+    /// Something about this machine's addresses or routes is another. What is being asked is asked
+    /// again at once, for the last time it may have had no way out.
+    pub fn on_network_changed(&mut self, now: Instant) {
+        if matches!(self.state, State::New | State::Failed) {
+            return;
+        }
+        for index in 0..self.pairs.len() {
+            let check = self.pairs[index].check.as_ref();
+            let check = check.filter(|check| now >= check.sent_last() + REPEAT_PAUSE);
+            if let Some(nominates) = check.map(|check| check.nominates) {
+                self.start_check(now, index, nominates);
+            }
+        }
+        self.suspect(now);
+    }
+
+    /// Whether the selected pair is silent by what is known of others. It is no longer one that
+    /// answers then.
+    pub(super) fn confirm_suspicion(&mut self, now: Instant, selected: usize) -> bool {
+        let is_true = self.is_suspicion_true(now, selected);
+        if is_true {
+            self.pairs[selected].missed = self.pairs[selected].missed.max(1);
+        }
+        is_true
+    }
+
+    /// Whether another pair has answered since the suspicion, and the selected one had its time.
+    fn is_suspicion_true(&self, now: Instant, selected: usize) -> bool {
+        let Some(since) = self.suspect_since.filter(|since| now < *since + SUSPICION_TIME) else {
+            return false;
+        };
+        let answered = |index: usize| {
+            let pair = &self.pairs[index];
+            pair.state == PairState::Succeeded && pair.answered.is_some_and(|at| at >= since)
+        };
+        let rtt = self.pairs[selected].rtt.unwrap_or_default();
+        !answered(selected)
+            && now >= since + (rtt * 2).max(ANSWER_TIME_MIN)
+            && (0..self.pairs.len()).any(|index| index != selected && answered(index))
+    }
+}
