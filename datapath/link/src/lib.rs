@@ -39,5 +39,5 @@ pub use node::{LINKS_MAX, Node, NodeConfig, OpenLink};
 pub use path_mtu::{CHECK_AFTER, RAISE_AFTER};
 pub use port::{
     CommandError, ControlInput, Datagram, Event, InstallLane, KeysStatus, LinkState, LinkStatus,
-    Output, Path, PathKind, PathStatus, Refused,
+    Output, Path, PathKind, PathStatus, Refused, Traffic,
 };

@@ -32,6 +32,7 @@ use crate::negotiation::{Negotiated, Negotiation, NegotiationConfig};
 use crate::path_mtu::{Limits, PathMtu};
 use crate::port::{
     ControlInput, Datagram, KeysStatus, LinkState, LinkStatus, PathKind, PathStatus, Refused,
+    Traffic,
 };
 
 /// From keys to new keys.
@@ -56,6 +57,10 @@ const REHANDSHAKE_WISH_AFTER: Duration = Duration::from_secs(5);
 /// Unanswered pings on a working path, after which keys are replaced, or the link given up.
 const UNANSWERED_REHANDSHAKE: u32 = 3;
 const UNANSWERED_FAILED: u32 = 8;
+
+/// Nothing heard for this long where there was traffic is a reason to look after the path: who
+/// sends hears something twice a second, pongs if nothing else.
+const QUIET_TIME: Duration = Duration::from_millis(900);
 
 /// Sessions that one link has at a time, at most: active, next, under way and retired.
 pub const INDICES_PER_LINK: usize = 4;
@@ -161,6 +166,8 @@ pub struct Link {
     selected: Option<Selected>,
     /// What the selected pair carries.
     path_mtu: Option<PathMtu>,
+    /// The peer has sent data, and not gone quiet since.
+    is_flowing: bool,
     /// For the reason, should no path be found.
     remote_candidate_count: usize,
     remote_is_complete: bool,
@@ -208,6 +215,7 @@ impl Link {
             negotiation: None,
             selected: None,
             path_mtu: None,
+            is_flowing: false,
             remote_candidate_count: 0,
             remote_is_complete: false,
             active: None,
@@ -309,6 +317,11 @@ impl Link {
 
     /// Takes the plaintext of a control datagram that was opened with this session's keys.
     pub fn handle_control(&mut self, now: Instant, input: ControlInput<'_>) {
+        if let (0, Some(local)) = (input.lane, input.local)
+            && self.failure.is_none()
+        {
+            self.agent.on_authentic(now, local, input.remote);
+        }
         if let Some(control) = Control::parse(input.data)
             && self.failure.is_none()
         {
@@ -328,11 +341,28 @@ impl Link {
         self.settle(now);
     }
 
-    /// The link carried data lately.
-    pub fn note_traffic(&mut self, now: Instant) {
-        if let Some(path_mtu) = &mut self.path_mtu {
+    /// What the link carried lately.
+    pub fn note_traffic(&mut self, now: Instant, traffic: Traffic) {
+        if let Some(path_mtu) = self.path_mtu.as_mut().filter(|_| traffic.is_sending) {
             path_mtu.on_traffic(now);
         }
+        self.is_flowing |= traffic.is_receiving;
+        let is_quiet = traffic.heard.is_some_and(|at| now >= at + QUIET_TIME);
+        if is_quiet && (traffic.is_sending || std::mem::take(&mut self.is_flowing)) {
+            self.agent.suspect(now);
+        }
+        self.settle(now);
+    }
+
+    /// An address of ours is gone.
+    pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
+        self.agent.remove_local(now, base);
+        self.settle(now);
+    }
+
+    /// Paths may be dead, or work again.
+    pub fn note_routes_changed(&mut self, now: Instant) {
+        self.agent.on_network_changed(now);
         self.settle(now);
     }
 

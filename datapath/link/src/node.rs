@@ -29,7 +29,7 @@ use crate::lanes::LanePorts;
 use crate::link::{Link, LinkConfig, LinkOutput};
 use crate::port::{
     CommandError, ControlInput, Datagram, Event, InstallLane, LinkState, LinkStatus, Output, Path,
-    PathKind, PathStatus, Refused,
+    PathKind, PathStatus, Refused, Traffic,
 };
 
 pub use self::slots::LINKS_MAX;
@@ -101,8 +101,23 @@ impl Node {
 
     /// The addresses of the node's interfaces with the socket's port, see
     /// [`Gatherer::set_hosts`].
+    ///
+    /// Links leave an address that is gone at once, if they have another.
     pub fn set_hosts(&mut self, now: Instant, hosts: &[SocketAddr]) {
+        let bases = |gatherer: &Gatherer| -> BTreeSet<SocketAddr> {
+            gatherer.candidates().iter().map(|candidate| candidate.base).collect()
+        };
+        let before = bases(&self.gatherer);
         self.gatherer.set_hosts(now, hosts);
+        let after = bases(&self.gatherer);
+        // With a host's address go the relays that are reached from there.
+        for gone in before.difference(&after).copied() {
+            for at in self.slots.range() {
+                if let Some(slot) = self.slots.touch(at) {
+                    slot.link.remove_local(now, gone);
+                }
+            }
+        }
         self.settle(now);
     }
 
@@ -251,11 +266,23 @@ impl Node {
         self.settle(now);
     }
 
-    /// The session of `index` carried data since this was said last, some half a second ago: only
-    /// then it is worth its while to see whether the path still carries datagrams of that length.
-    pub fn note_traffic(&mut self, now: Instant, index: LinkIndex) {
+    /// What the session of `index` carried since this was said last: to be said every half second
+    /// while there is traffic, and for two seconds afterwards. Paths are looked after while they
+    /// are used.
+    pub fn note_traffic(&mut self, now: Instant, index: LinkIndex, traffic: Traffic) {
         if let Some(slot) = Slots::of_index(index).and_then(|at| self.slots.touch(at)) {
-            slot.link.note_traffic(now);
+            slot.link.note_traffic(now, traffic);
+        }
+        self.settle(now);
+    }
+
+    /// Something about this machine's addresses or routes is another: paths may be dead, or work
+    /// again.
+    pub fn note_routes_changed(&mut self, now: Instant) {
+        for at in self.slots.range() {
+            if let Some(slot) = self.slots.touch(at) {
+                slot.link.note_routes_changed(now);
+            }
         }
         self.settle(now);
     }

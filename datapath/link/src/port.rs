@@ -15,6 +15,8 @@ pub struct ControlInput<'a> {
     pub index: LinkIndex,
     /// The lane whose keys opened it.
     pub lane: u8,
+    /// Our end: the address that it was sent to; `None` when it came through our relay.
+    pub local: Option<SocketAddr>,
     /// The sender.
     pub remote: SocketAddr,
     /// The plaintext.
@@ -231,6 +233,17 @@ pub struct KeysStatus {
     pub lanes: u8,
     /// When the handshake was complete.
     pub established: Instant,
+}
+
+/// What a session carried of late, in the last half second or so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Data went out.
+    pub is_sending: bool,
+    /// Data came in.
+    pub is_receiving: bool,
+    /// When an authentic datagram of any kind came last.
+    pub heard: Option<Instant>,
 }
 
 /// Why a datagram was not taken. Nothing was answered; count and drop.

@@ -2,6 +2,7 @@
 
 mod lanes;
 mod links;
+mod moves;
 mod node;
 mod path_mtu;
 mod support;

@@ -36,10 +36,7 @@ fn settle(world: &mut World, expected: usize) -> Duration {
     loop {
         for at in [0, 1] {
             let peer = world.fingerprint(1 - at);
-            let now = world.now;
-            if let Some(index) = world.machines[at].active.get(&peer).copied() {
-                world.machines[at].node.note_traffic(now, index);
-            }
+            world.machines[at].report_traffic(world.now, peer);
         }
         let is_known =
             |world: &World| mtu(world).is_some_and(|mtu| (expected - 7..=expected).contains(&mtu));

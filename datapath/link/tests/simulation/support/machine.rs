@@ -34,6 +34,8 @@ pub struct Machine {
     pub not_opened: Vec<OpenError>,
     /// Sealed datagrams for which there was no lane.
     pub unknown: usize,
+    /// When a sealed datagram came last, by our index.
+    pub heard: BTreeMap<LinkIndex, Instant>,
     /// How often the path was probed.
     pub probes: usize,
     /// How often lanes were installed.
@@ -70,6 +72,7 @@ impl Machine {
             refused: Vec::new(),
             not_opened: Vec::new(),
             unknown: 0,
+            heard: BTreeMap::new(),
             probes: 0,
             installed: 0,
             sending: Vec::new(),
@@ -129,6 +132,15 @@ impl Machine {
         }
     }
 
+    /// What the engine does twice a second while there is traffic both ways.
+    pub fn report_traffic(&mut self, now: Instant, peer: Fingerprint) {
+        let Some(index) = self.active.get(&peer).copied() else { return };
+        let heard = self.heard.get(&index).copied();
+        let is_receiving = heard.is_some_and(|at| now < at + std::time::Duration::from_millis(500));
+        let traffic = ipop_link::Traffic { is_sending: true, is_receiving, heard };
+        self.node.note_traffic(now, index, traffic);
+    }
+
     /// The longest datagram that the path of the active session is known to carry.
     pub fn datagram_len(&self, peer: Fingerprint) -> Option<u16> {
         let index = self.active.get(&peer)?;
@@ -186,8 +198,9 @@ impl Machine {
             Protocol::TurnChannel => data.get(CHANNEL_HEADER_LEN..).unwrap_or_default(),
             _ => data,
         };
+        let on = ((inner.len() == data.len()).then_some(local), remote);
         match Header::parse(inner) {
-            Ok(header) if header.kind != Kind::Handshake => self.open(now, remote, &header, inner),
+            Ok(header) if header.kind != Kind::Handshake => self.open(now, on, &header, inner),
             _ => {
                 let input = Datagram { local, remote, data };
                 if let Err(refused) = self.node.handle_input(now, input) {
@@ -197,7 +210,14 @@ impl Machine {
         }
     }
 
-    fn open(&mut self, now: Instant, remote: SocketAddr, header: &Header, datagram: &[u8]) {
+    fn open(
+        &mut self,
+        now: Instant,
+        (local, remote): (Option<SocketAddr>, SocketAddr),
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        self.heard.insert(header.receiver, now);
         let lane = match header.lane {
             0 => self.lanes.get_mut(&header.receiver),
             lane => self.more_lanes.get_mut(&(header.receiver, lane)),
@@ -212,7 +232,7 @@ impl Machine {
                 plaintext.truncate(length);
                 if header.kind == Kind::Control {
                     let (index, lane, data) = (header.receiver, header.lane, &*plaintext);
-                    let input = ControlInput { index, lane, remote, data };
+                    let input = ControlInput { index, lane, local, remote, data };
                     let taken = self.node.handle_control(now, input);
                     taken.expect("a session with a lane is known");
                 } else {
