@@ -9,12 +9,12 @@ use getifaddrs::{InterfaceFlags, getifaddrs};
 /// becomes a candidate that every peer checks.
 const PER_FAMILY_MAX: usize = 8;
 
-/// The addresses of all interfaces that are up, except loopback, link-local ones and those of the
-/// overlay `interface` itself: a link through its own overlay leads nowhere.
+/// The addresses of all interfaces that are up and have their cable, except loopback, link-local
+/// ones and those of the overlay `interface` itself: a link through its own overlay leads nowhere.
 pub(crate) fn host_addresses(interface: &str) -> io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     for entry in getifaddrs()? {
-        let is_up = entry.flags.contains(InterfaceFlags::UP);
+        let is_up = entry.flags.contains(InterfaceFlags::UP | InterfaceFlags::RUNNING);
         let Some(ip) = entry.address.ip_addr() else { continue };
         if is_up && entry.name != interface && is_usable(&ip) && !found.contains(&ip) {
             found.push(ip);

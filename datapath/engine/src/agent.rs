@@ -23,14 +23,17 @@ use crate::addresses::host_addresses;
 use crate::clock::unix_ms;
 use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
 use crate::interface::Interface;
+use crate::network::Network;
 use crate::rows::{Carried, PeerView, Rows};
 use crate::steering::{Events, Refusal};
 use crate::workers::Sockets;
 
 /// How often the worker reports and the link table is brought up to date.
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
-/// How often the machine's addresses are looked at.
+/// How often the machine's addresses are looked at when the kernel does not tell of changes, and
+/// when it does, which it might fail to.
 const HOSTS_PAUSE: Duration = Duration::from_secs(2);
+const HOSTS_PAUSE_WATCHED: Duration = Duration::from_secs(30);
 /// When a new route is announced to the host once more: for a second after a change the kernel
 /// believes nobody who says that an address has moved.
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(1500);
@@ -50,6 +53,7 @@ pub(crate) struct Parts {
     /// To each worker; worker k carries lane k.
     pub(crate) orders: Vec<Orders>,
     pub(crate) notes: NoteInbox,
+    pub(crate) network: Network,
     pub(crate) commands: Consumer,
     pub(crate) events: Events,
     pub(crate) rows: Rows,
@@ -130,9 +134,17 @@ impl Agent {
             handled += 1;
         }
         handled += self.take_commands(now);
-        if now >= self.next_hosts {
-            self.next_hosts = now + HOSTS_PAUSE;
+        let change = self.parts.network.take();
+        if now >= self.next_hosts || change.is_some_and(|change| change.addresses) {
+            let is_watched = self.parts.network.is_watching();
+            self.next_hosts = now + if is_watched { HOSTS_PAUSE_WATCHED } else { HOSTS_PAUSE };
             self.look_at_hosts(now);
+        }
+        if change.is_some_and(|change| change.addresses) {
+            self.parts.node.note_routes_changed(now);
+        }
+        if change.is_some_and(|change| change.mtus) {
+            self.parts.node.note_network_changed(now);
         }
         if self.parts.node.poll_timeout().is_some_and(|at| at <= now) {
             self.parts.node.handle_timeout(now);
@@ -167,8 +179,9 @@ impl Agent {
             FromWorker::Datagram { local, remote, data } => {
                 self.on_datagram(now, local, remote, &data);
             }
-            FromWorker::Control { index, remote, data } => {
-                let input = ControlInput { index, lane: worker, remote, data: &data };
+            FromWorker::Control { index, local, remote, data } => {
+                let local = local.and_then(|ip| self.local_end(ip, &remote));
+                let input = ControlInput { index, lane: worker, local, remote, data: &data };
                 if let Err(refused) = self.parts.node.handle_control(now, input) {
                     self.count_refused(refused);
                 }
@@ -277,8 +290,8 @@ impl Agent {
     fn learn(&mut self, now: Instant, worker: u8, links: Vec<LinkReport>) {
         for report in links {
             let peer = self.sessions.get(&report.index.0).and_then(|f| self.peers.get_mut(f));
-            if peer.is_some_and(|peer| peer.carried.learn(worker, report)) {
-                self.parts.node.note_traffic(now, report.index);
+            if let Some(traffic) = peer.and_then(|peer| peer.carried.learn(worker, report)) {
+                self.parts.node.note_traffic(now, report.index, traffic);
             }
         }
     }

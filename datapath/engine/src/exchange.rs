@@ -101,6 +101,8 @@ pub(crate) enum FromWorker {
     Control {
         /// Our index of the session.
         index: LinkIndex,
+        /// The address of ours that it was sent to, unless it came through our relay.
+        local: Option<IpAddr>,
         /// The sender.
         remote: SocketAddr,
         /// The plaintext.

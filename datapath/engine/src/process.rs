@@ -19,6 +19,7 @@ use crate::clock::unix_ms;
 use crate::config::DatapathConfig;
 use crate::exchange::notes;
 use crate::interface::{Interface, MTU_AUTO};
+use crate::network::Network;
 use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
@@ -97,6 +98,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     }
     let ports = opened.into_iter().map(|opened| opened.port).collect();
     let team = Team::start(ports, blocks, &pipeline, &notes_in, config.pins)?;
+    let network = Network::watch(segment.commands.ringer());
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
         ciphers: costs(&config.ciphers),
@@ -112,6 +114,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         interface,
         orders: team.orders(),
         notes: notes_out,
+        network,
         commands: segment.commands,
         events: Events::new(segment.events),
         rows: Rows::new(segment.links),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipop_crypto::{Cipher, Fingerprint};
-use ipop_link::LinkStatus;
+use ipop_link::{LinkStatus, Traffic};
 use ipop_shm::RowWriter;
 use ipop_steer as steer;
 use ipop_wire::LinkIndex;
@@ -12,6 +12,9 @@ use ipop_wire::LinkIndex;
 use crate::clock::unix_ms_of;
 use crate::exchange::LinkReport;
 use crate::steering::{kind_out, path_kind_out, state_out};
+
+/// Reports after the last traffic in which silence still means something.
+const IDLE_REPORTS_MAX: u8 = 4;
 
 /// The table and which row is whose.
 pub(crate) struct Rows {
@@ -35,22 +38,58 @@ pub(crate) struct PeerView<'a> {
 pub(crate) struct Carried {
     /// By session and lane.
     lanes: BTreeMap<(u32, u8), LinkReport>,
+    /// By session.
+    activity: BTreeMap<u32, Activity>,
     past: [u64; 5],
 }
 
+/// What a session carried by its last report.
+#[derive(Clone, Copy, Debug)]
+struct Activity {
+    data_out: u64,
+    data_in: u64,
+    /// Reports since the last that told of data.
+    idle_reports: u8,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self { data_out: 0, data_in: 0, idle_reports: IDLE_REPORTS_MAX }
+    }
+}
+
+impl Activity {
+    /// Takes the datagrams of data so far; whether some went out, and some came in, since before.
+    fn learn(&mut self, data_out: u64, data_in: u64) -> (bool, bool) {
+        let is_new = (data_out > self.data_out, data_in > self.data_in);
+        (self.data_out, self.data_in) = (data_out, data_in);
+        let is_idle = is_new == (false, false);
+        self.idle_reports = if is_idle { self.idle_reports.saturating_add(1) } else { 0 };
+        is_new
+    }
+}
+
 impl Carried {
-    /// Takes the latest report of a session's lane; whether it sent data since the one before.
-    pub(crate) fn learn(&mut self, lane: u8, report: LinkReport) -> bool {
-        let data_out = |report: &LinkReport| {
-            report.counters.datagrams_out.saturating_sub(report.counters.control_out)
-        };
-        let before = self.lanes.insert((report.index.0, lane), report);
-        data_out(&report) > before.as_ref().map_or(0, data_out)
+    /// Takes the latest report of a session's lane. With that of its first lane, says what all of
+    /// them carried since it said so last; nothing, once they have been idle for a while.
+    pub(crate) fn learn(&mut self, lane: u8, report: LinkReport) -> Option<Traffic> {
+        let index = report.index;
+        self.lanes.insert((index.0, lane), report);
+        if lane != 0 {
+            return None;
+        }
+        let (data_out, data_in) = self.of_session(index).map(data).fold((0, 0), add);
+        let heard = self.of_session(index).filter_map(|lane| lane.heard).max();
+        let activity = self.activity.entry(index.0).or_default();
+        let (is_sending, is_receiving) = activity.learn(data_out, data_in);
+        let traffic = Traffic { is_sending, is_receiving, heard };
+        (activity.idle_reports <= IDLE_REPORTS_MAX).then_some(traffic)
     }
 
     /// Keeps the sum of a session that is over.
     pub(crate) fn retire(&mut self, index: LinkIndex) {
         let past = &mut self.past;
+        self.activity.remove(&index.0);
         self.lanes.retain(|(session, _), report| {
             let stays = *session != index.0;
             if !stays {
@@ -73,6 +112,17 @@ impl Carried {
     fn of_session(&self, index: LinkIndex) -> impl Iterator<Item = &LinkReport> {
         self.lanes.range((index.0, 0)..=(index.0, u8::MAX)).map(|(_, report)| report)
     }
+}
+
+/// Datagrams of data, out and in.
+fn data(report: &LinkReport) -> (u64, u64) {
+    let c = &report.counters;
+    let data_out = c.datagrams_out.saturating_sub(c.control_out);
+    (data_out, c.datagrams_in.saturating_sub(c.control_in))
+}
+
+fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
 }
 
 fn numbers(report: &LinkReport) -> [u64; 5] {

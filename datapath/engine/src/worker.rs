@@ -340,8 +340,10 @@ fn note(item: ToAgent<'_>) -> FromWorker {
             data.extend_from_slice(body);
             datagram(source, data)
         }
-        ToAgent::Control { link, source, body, .. } => {
-            FromWorker::Control { index: link, remote: source.remote, data: body.to_vec() }
+        ToAgent::Control { link, source, channel, body } => {
+            let local = channel.is_none().then_some(source.local);
+            let (remote, data) = (source.remote, body.to_vec());
+            FromWorker::Control { index: link, local, remote, data }
         }
         ToAgent::NoRoute(address) => FromWorker::NoRoute(address),
     }

@@ -172,6 +172,8 @@ pub struct LinkCounters {
     pub bytes_out: u64,
     /// Datagrams opened.
     pub datagrams_in: u64,
+    /// Those of them that were for our link agent.
+    pub control_in: u64,
     /// Bytes of the datagrams opened.
     pub bytes_in: u64,
     /// Frames or datagrams of this link that were dropped after it was known to be theirs.

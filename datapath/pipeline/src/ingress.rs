@@ -201,6 +201,7 @@ impl<K: Sink> WayIn<'_, K> {
     ) -> Result<(), Drop> {
         let link = self.links.get_mut(id).ok_or(Drop::UnknownLink)?;
         let len = link.open(self.now, header, datagram, &mut self.inbox.scratch)?;
+        link.counters.control_in += 1;
         self.counters.add(Total::AgentDatagrams, 1);
         let (link, body) = (link.entry.index, &self.inbox.scratch[..len]);
         self.sink.to_agent(ToAgent::Control { link, source: self.source, channel, body });

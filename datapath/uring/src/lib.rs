@@ -29,6 +29,7 @@ mod status;
 mod tap;
 mod udp;
 mod uring_port;
+mod watch;
 
 pub use affinity::pin_to_core;
 pub use doorbell::Doorbell;
@@ -42,3 +43,4 @@ pub use status::{Driver, PortConfig, PortCounters, PortFeatures};
 pub use tap::{Offloads, Tap, TapError, TapQueue};
 pub use udp::{Family, UdpError, UdpSocket};
 pub use uring_port::UringPort;
+pub use watch::{NetworkChange, NetworkWatch};

@@ -1,0 +1,71 @@
+//! What the kernel tells of changes to the network, for the agent, which sleeps elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ipop_shm::Ringer;
+use ipop_uring::{NetworkChange, NetworkWatch};
+
+/// Before the watch is opened again when it fails.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// The agent's end of the watch: what has changed since it looked last.
+#[derive(Clone, Default)]
+pub(crate) struct Network(Arc<Flags>);
+
+#[derive(Default)]
+struct Flags {
+    is_watching: AtomicBool,
+    addresses: AtomicBool,
+    mtus: AtomicBool,
+}
+
+impl Network {
+    /// Starts a thread that listens to the kernel and rings the agent's bell. It ends with the
+    /// process. Without one, the agent looks for itself every now and then.
+    pub(crate) fn watch(ringer: Ringer) -> Self {
+        let network = Self::default();
+        let flags = network.0.clone();
+        let thread = std::thread::Builder::new().name("network".to_owned());
+        if let Err(error) = thread.spawn(move || listen(&flags, &ringer)) {
+            tracing::warn!("changes of the network are noticed late: {error}");
+        }
+        network
+    }
+
+    /// Whether the kernel is being listened to.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.0.is_watching.load(Ordering::Relaxed)
+    }
+
+    /// What has changed since the last call.
+    pub(crate) fn take(&self) -> Option<NetworkChange> {
+        let change = NetworkChange {
+            addresses: self.0.addresses.swap(false, Ordering::Relaxed),
+            mtus: self.0.mtus.swap(false, Ordering::Relaxed),
+        };
+        (change.addresses || change.mtus).then_some(change)
+    }
+}
+
+fn listen(flags: &Flags, ringer: &Ringer) {
+    loop {
+        if let Err(error) = listen_once(flags, ringer) {
+            tracing::debug!("changes of the network are noticed late: {error}");
+        }
+        flags.is_watching.store(false, Ordering::Relaxed);
+        std::thread::sleep(REOPEN_AFTER);
+    }
+}
+
+fn listen_once(flags: &Flags, ringer: &Ringer) -> std::io::Result<()> {
+    let mut watch = NetworkWatch::open()?;
+    flags.is_watching.store(true, Ordering::Relaxed);
+    loop {
+        let change = watch.wait()?;
+        flags.addresses.fetch_or(change.addresses, Ordering::Relaxed);
+        flags.mtus.fetch_or(change.mtus, Ordering::Relaxed);
+        ringer.ring();
+    }
+}
