@@ -35,6 +35,9 @@ pub enum LabError {
     /// More sites than the address plan has room for.
     #[error("{0} sites asked for: the lab has room for {max}", max = crate::SITES_MAX)]
     TooManySites(usize),
+    /// A router is wanted where there is none.
+    #[error("the machine is not behind a router")]
+    NoRouter,
 }
 
 impl LabError {

@@ -187,6 +187,26 @@ impl Site {
     pub fn router(&self) -> Option<&Namespace> {
         self.router.as_ref()
     }
+
+    /// The router goes down and comes up again, as fast as that goes: it has forgotten who talked
+    /// to whom, and the machine behind it is seen at UDP port `port` from now on, by everybody.
+    ///
+    /// # Errors
+    /// When the system refuses a part of it, or there is no router.
+    pub fn reboot_router(&self, port: u16) -> Result<(), LabError> {
+        let router = self.router.as_ref().ok_or(LabError::NoRouter)?;
+        let [a, b, c, _] = self.public.octets();
+        // What was masqueraded behind an interface is forgotten when that goes down.
+        router.ip("link set wan down")?;
+        router.nft(&format!(
+            "flush chain ip lab post
+add rule ip lab post oifname wan meta l4proto udp masquerade to :{port}
+add rule ip lab post oifname wan masquerade
+"
+        ))?;
+        router.ip("link set wan up")?;
+        router.ip(&format!("route add default via {a}.{b}.{c}.1")).map(drop)
+    }
 }
 
 /// Joins two namespaces: by a wire where frames are to suffer, else by a veth pair.

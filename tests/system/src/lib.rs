@@ -12,6 +12,7 @@
 // Tests fail by panicking, and so does what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod beat;
 mod certificates;
 mod datapath;
 mod dice;
@@ -28,6 +29,7 @@ pub mod soak;
 mod stage;
 mod traffic;
 
+pub use beat::Beat;
 pub use certificates::Certificates;
 pub use datapath::Datapath;
 pub use dice::Dice;
