@@ -206,3 +206,35 @@ fn cipher_out(cipher: Cipher) -> steer::Cipher {
         Cipher::Plain => steer::Cipher::Plain,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(datagrams_out: u64, datagrams_in: u64) -> LinkReport {
+        let counters = ipop_pipeline::LinkCounters {
+            datagrams_out,
+            datagrams_in,
+            control_out: 1,
+            control_in: 1,
+            ..Default::default()
+        };
+        LinkReport { index: LinkIndex(7), counters, epoch: 0, heard: None }
+    }
+
+    #[test]
+    fn traffic_is_that_of_all_lanes_and_ends_a_while_after_the_last() {
+        let mut carried = Carried::default();
+        assert_eq!(carried.learn(0, report(1, 1)), None, "control datagrams are none");
+        assert_eq!(carried.learn(1, report(5, 1)), None, "told with the first lane");
+        let told = |traffic: Option<Traffic>| traffic.map(|t| (t.is_sending, t.is_receiving));
+        assert_eq!(told(carried.learn(0, report(1, 1))), Some((true, false)));
+        assert_eq!(told(carried.learn(0, report(1, 2))), Some((false, true)));
+        for _ in 0..IDLE_REPORTS_MAX {
+            assert_eq!(told(carried.learn(0, report(1, 2))), Some((false, false)));
+        }
+        assert_eq!(carried.learn(0, report(1, 2)), None);
+        carried.retire(LinkIndex(7));
+        assert!(carried.activity.is_empty() && carried.lanes.is_empty());
+    }
+}
