@@ -29,7 +29,8 @@ impl Provided {
         let buffers = vec![vec![0; buffer_len]; count];
         let mut provided = Provided { entries, buffers, tail: 0 };
         let base = provided.base() as u64;
-        // SAFETY: page-aligned memory of at least `count` entries, which outlives the ring (see `Round`).
+        // SAFETY: page-aligned memory of at least `count` entries, which outlives the ring: `Round`
+        // drops the ring first.
         let result =
             unsafe { ring.submitter().register_buf_ring_with_flags(base, count as u16, GROUP, 0) };
         result.unwrap();
