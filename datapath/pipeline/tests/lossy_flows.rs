@@ -95,8 +95,8 @@ proptest! {
         fates in vec(any::<Fate>(), 0..600), is_lossless: bool,
         grouping in vec(0..9usize, 1..50), batch_len in 1..5usize,
     ) {
-        let fates: Vec<_> =
-            fates.into_iter().filter(|fate| !(is_lossless && matches!(fate, Fate::IsLost))).collect();
+        let is_kept = |fate: &Fate| !(is_lossless && matches!(fate, Fate::IsLost));
+        let fates: Vec<_> = fates.into_iter().filter(is_kept).collect();
         let frames = frames_of(&items);
         let mut pair = Pair::with_config(path, Config::new(MAC_B, MTU));
         let mut datagrams = Vec::new();

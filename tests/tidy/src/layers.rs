@@ -97,8 +97,8 @@ pub const LAYERS: &[Layer] = &[
     row("control/cli", "ipop", Edge,
         &["ipop-engine", "ipop-controller", "ipop-hub", "ipop-lab", "ipop-crypto", "ipop-stun",
           "ipop-shm", "ipop-steer"],
-        &["clap", "indicatif", "libc", "rustix", "serde", "serde_json", "socket2", "thiserror",
-          "tokio", "toml", "tracing", "tracing-subscriber"]),
+        &["clap", "indicatif", "libc", "nix", "rustix", "serde", "serde_json", "socket2",
+          "thiserror", "tokio", "toml", "tracing", "tracing-subscriber"]),
 
     // Other people's programs are only run; packets in batches are nix's and rustix's.
     row("bench", "ipop-bench", Tool, &["ipop-lab"],
