@@ -179,9 +179,9 @@ impl Agent {
             FromWorker::Datagram { local, remote, data } => {
                 self.on_datagram(now, local, remote, &data);
             }
-            FromWorker::Control { index, local, remote, data } => {
-                let local = local.and_then(|ip| self.local_end(ip, &remote));
-                let input = ControlInput { index, lane: worker, local, remote, data: &data };
+            FromWorker::Control { index, local, remote, channel, data } => {
+                let (local, data) = (self.local_end(local, &remote), data.as_slice());
+                let input = ControlInput { index, lane: worker, local, remote, channel, data };
                 if let Err(refused) = self.parts.node.handle_control(now, input) {
                     self.count_refused(refused);
                 }

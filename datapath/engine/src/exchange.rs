@@ -101,10 +101,12 @@ pub(crate) enum FromWorker {
     Control {
         /// Our index of the session.
         index: LinkIndex,
-        /// The address of ours that it was sent to, unless it came through our relay.
-        local: Option<IpAddr>,
-        /// The sender.
+        /// The address of ours that it was sent to.
+        local: IpAddr,
+        /// The sender: the peer, or our relay where there is a channel.
         remote: SocketAddr,
+        /// The relay's channel that it came through.
+        channel: Option<u16>,
         /// The plaintext.
         data: Vec<u8>,
     },

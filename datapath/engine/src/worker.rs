@@ -341,9 +341,8 @@ fn note(item: ToAgent<'_>) -> FromWorker {
             datagram(source, data)
         }
         ToAgent::Control { link, source, channel, body } => {
-            let local = channel.is_none().then_some(source.local);
-            let (remote, data) = (source.remote, body.to_vec());
-            FromWorker::Control { index: link, local, remote, data }
+            let Source { local, remote } = source;
+            FromWorker::Control { index: link, local, remote, channel, data: body.to_vec() }
         }
         ToAgent::NoRoute(address) => FromWorker::NoRoute(address),
     }

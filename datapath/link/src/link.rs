@@ -315,12 +315,18 @@ impl Link {
         result
     }
 
-    /// Takes the plaintext of a control datagram that was opened with this session's keys.
-    pub fn handle_control(&mut self, now: Instant, input: ControlInput<'_>) {
-        if let (0, Some(local)) = (input.lane, input.local)
+    /// Takes the plaintext of a control datagram that was opened with this session's keys, and the
+    /// pair that it came on, if that is known.
+    pub fn handle_control(
+        &mut self,
+        now: Instant,
+        input: ControlInput<'_>,
+        pair: Option<(SocketAddr, SocketAddr)>,
+    ) {
+        if let (0, Some((local, remote))) = (input.lane, pair)
             && self.failure.is_none()
         {
-            self.agent.on_authentic(now, local, input.remote);
+            self.agent.on_authentic(now, local, remote);
         }
         if let Some(control) = Control::parse(input.data)
             && self.failure.is_none()
@@ -357,6 +363,12 @@ impl Link {
     /// An address of ours is gone.
     pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
         self.agent.remove_local(now, base);
+        self.settle(now);
+    }
+
+    /// The relayed pair in use has a channel now, or lost it. What was sent before it is lost.
+    pub fn note_channel_changed(&mut self, now: Instant) {
+        self.hurry(now);
         self.settle(now);
     }
 

@@ -252,8 +252,12 @@ impl Node {
     /// [`Refused::Unexpected`]: the session is over.
     pub fn handle_control(&mut self, now: Instant, input: ControlInput<'_>) -> Result<(), Refused> {
         let at = Slots::of_index(input.index).ok_or(Refused::Unexpected)?;
+        let pair = match input.channel {
+            None => input.local.map(|local| (local, input.remote)),
+            Some(channel) => self.gatherer.channel_pair(input.remote, channel),
+        };
         let slot = self.slots.touch(at).ok_or(Refused::Unexpected)?;
-        slot.link.handle_control(now, input);
+        slot.link.handle_control(now, input, pair);
         self.settle(now);
         Ok(())
     }

@@ -15,10 +15,12 @@ pub struct ControlInput<'a> {
     pub index: LinkIndex,
     /// The lane whose keys opened it.
     pub lane: u8,
-    /// Our end: the address that it was sent to; `None` when it came through our relay.
+    /// Our end: the socket's address that it was sent to, if that is known.
     pub local: Option<SocketAddr>,
-    /// The sender.
+    /// The sender: the peer, or our relay where there is a channel.
     pub remote: SocketAddr,
+    /// The relay's channel that it came through.
+    pub channel: Option<u16>,
     /// The plaintext.
     pub data: &'a [u8],
 }

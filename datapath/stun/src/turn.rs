@@ -256,6 +256,11 @@ impl TurnClient {
         self.peers.channel(peer)
     }
 
+    /// The peer that a channel leads to.
+    pub fn peer_of(&self, channel: ChannelNumber) -> Option<SocketAddr> {
+        self.peers.peer(channel)
+    }
+
     /// Takes a datagram of the socket.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) -> Result<Received, Dropped> {
         if input.remote != self.config.server {

@@ -147,6 +147,7 @@ impl Agent {
 
     /// The peer reaches us on this pair: check it from our end too (RFC 8445 section 7.3.1.4).
     pub(super) fn on_authentic_check(&mut self, now: Instant, check: Early) {
+        let is_new = self.find((check.local, check.remote)).is_none();
         let Some(index) = self.pair_of(&check) else { return };
         let key = self.key(index);
         if check.nominates && !self.controlling {
@@ -171,6 +172,10 @@ impl Agent {
                     self.triggered.push_back(key);
                 }
             }
+        }
+        if is_new {
+            // A peer that turns up elsewhere may have left where it was.
+            self.suspect(now);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::reflexive::refused;
 use super::*;
-use ipop_stun::Input;
 use ipop_stun::turn::{
     Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput,
 };
+use ipop_stun::{ChannelNumber, Input};
 
 /// Channels without a user that a relay keeps. A server remembers a binding for ten minutes after
 /// its last refresh: until then a peer that comes back is given the same channel, and what is
@@ -119,6 +119,18 @@ impl Gatherer {
         let relay = self.relays.iter().find(|relay| relay.client.relayed() == Some(relayed))?;
         let channel = relay.client.channel(peer)?.number();
         Some(RelayPath { local: relay.host, server: relay.server(), channel })
+    }
+
+    /// Our relayed address and the peer that a channel of this server is between.
+    #[must_use]
+    pub fn channel_pair(
+        &self,
+        server: SocketAddr,
+        channel: u16,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let channel = ChannelNumber::new(channel)?;
+        let mut relays = self.relays.iter().filter(|relay| relay.server() == server);
+        relays.find_map(|relay| Some((relay.client.relayed()?, relay.client.peer_of(channel)?)))
     }
 
     fn relay_of(&mut self, relayed: SocketAddr) -> Result<&mut Relay, RelayError> {

@@ -65,7 +65,7 @@ impl Link {
     }
 
     /// A path has changed for the better: do not wait for the next ping.
-    fn hurry(&mut self, now: Instant) {
+    pub(super) fn hurry(&mut self, now: Instant) {
         for keys in [&mut self.active, &mut self.next].into_iter().flatten() {
             keys.hurry(now);
         }

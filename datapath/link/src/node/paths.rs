@@ -56,6 +56,9 @@ impl Node {
                     let pair = self.slots.get(at).and_then(|slot| slot.pair);
                     if pair.is_some_and(|(local, remote, _)| (local, remote) == (relayed, peer)) {
                         self.publish_path(at);
+                        if let Some(slot) = self.slots.touch(at) {
+                            slot.link.note_channel_changed(now);
+                        }
                     }
                 }
             }

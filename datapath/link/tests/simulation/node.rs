@@ -319,8 +319,8 @@ proptest! {
             if data.first() != Some(&3) {
                 for lane in 0..2 {
                     let index = LinkIndex(index);
-                    let input =
-                        ControlInput { index, lane, local: None, remote: stranger, data: &data };
+                    let (local, remote, channel) = (None, stranger, None);
+                    let input = ControlInput { index, lane, local, remote, channel, data: &data };
                     let _ = node.handle_control(now, input);
                 }
             }

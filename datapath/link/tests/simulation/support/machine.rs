@@ -198,7 +198,8 @@ impl Machine {
             Protocol::TurnChannel => data.get(CHANNEL_HEADER_LEN..).unwrap_or_default(),
             _ => data,
         };
-        let on = ((inner.len() == data.len()).then_some(local), remote);
+        let channel = (inner.len() != data.len()).then(|| u16::from_be_bytes([data[0], data[1]]));
+        let on = (local, remote, channel);
         match Header::parse(inner) {
             Ok(header) if header.kind != Kind::Handshake => self.open(now, on, &header, inner),
             _ => {
@@ -213,7 +214,7 @@ impl Machine {
     fn open(
         &mut self,
         now: Instant,
-        (local, remote): (Option<SocketAddr>, SocketAddr),
+        (local, remote, channel): (SocketAddr, SocketAddr, Option<u16>),
         header: &Header,
         datagram: &[u8],
     ) {
@@ -232,7 +233,8 @@ impl Machine {
                 plaintext.truncate(length);
                 if header.kind == Kind::Control {
                     let (index, lane, data) = (header.receiver, header.lane, &*plaintext);
-                    let input = ControlInput { index, lane, local, remote, data };
+                    let input =
+                        ControlInput { index, lane, local: Some(local), remote, channel, data };
                     let taken = self.node.handle_control(now, input);
                     taken.expect("a session with a lane is known");
                 } else {
