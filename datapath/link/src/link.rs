@@ -366,6 +366,12 @@ impl Link {
         self.settle(now);
     }
 
+    /// The peer seems to use another pair than we do: ours may be dead.
+    pub fn suspect_path(&mut self, now: Instant) {
+        self.agent.suspect(now);
+        self.settle(now);
+    }
+
     /// The relayed pair in use has a channel now, or lost it. What was sent before it is lost.
     pub fn note_channel_changed(&mut self, now: Instant) {
         self.hurry(now);

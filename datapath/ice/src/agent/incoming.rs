@@ -159,9 +159,10 @@ impl Agent {
         let pair = &mut self.pairs[index];
         pair.heard = true;
         match (pair.state, pair.check.as_ref()) {
-            (PairState::Succeeded, _) => {}
-            // What was sent before the peer's hole was open is lost: send it again.
-            (PairState::InProgress, Some(check)) => {
+            (PairState::Succeeded, None) => {}
+            // What was sent before the peer's hole was open, or the peer was there, is lost: send
+            // it again.
+            (PairState::InProgress | PairState::Succeeded, Some(check)) => {
                 if !check.is_exhausted() && now >= check.sent_last() + REPEAT_PAUSE {
                     self.send_check(now, index);
                 }

@@ -15,7 +15,8 @@ use crate::pair::{Pair, PairState};
 
 /// A suspect pair has this long, or two round trips, to answer while another one does.
 const ANSWER_TIME_MIN: Duration = Duration::from_millis(150);
-/// A suspicion that nothing came of ends, and may come again, after this.
+/// A suspicion ends when the pair answers, or after this if nothing comes of it; then it may come
+/// again.
 const SUSPICION_TIME: Duration = Duration::from_secs(2);
 
 impl Agent {
@@ -52,8 +53,7 @@ impl Agent {
 
     /// Whoever carries data thinks that the selected pair may be dead.
     pub fn suspect(&mut self, now: Instant) {
-        let is_suspect = self.suspect_since.is_some_and(|since| now < since + SUSPICION_TIME);
-        if is_suspect || self.state != State::Connected {
+        if self.is_suspicious(now) || self.state != State::Connected {
             return;
         }
         self.suspect_since = Some(now);
@@ -61,6 +61,18 @@ impl Agent {
         self.pairs.iter_mut().filter(resting).for_each(|pair| pair.refresh_at = Some(now));
         self.refresh(now);
         self.advance(now);
+    }
+
+    /// Whether the selected pair is being asked, and has not answered.
+    fn is_suspicious(&self, now: Instant) -> bool {
+        let Some(since) = self.suspicion(now) else { return false };
+        let selected = self.selected.and_then(|pair| self.find(pair));
+        !selected.is_some_and(|index| self.has_answered(index, since))
+    }
+
+    /// When the latest suspicion arose, unless that is long ago.
+    pub(super) fn suspicion(&self, now: Instant) -> Option<Instant> {
+        self.suspect_since.filter(|since| now < *since + SUSPICION_TIME)
     }
 
     /// Something about this machine's addresses or routes is another. What is being asked is asked
@@ -91,16 +103,17 @@ impl Agent {
 
     /// Whether another pair has answered since the suspicion, and the selected one had its time.
     fn is_suspicion_true(&self, now: Instant, selected: usize) -> bool {
-        let Some(since) = self.suspect_since.filter(|since| now < *since + SUSPICION_TIME) else {
-            return false;
-        };
-        let answered = |index: usize| {
-            let pair = &self.pairs[index];
-            pair.state == PairState::Succeeded && pair.answered.is_some_and(|at| at >= since)
-        };
+        let Some(since) = self.suspicion(now) else { return false };
         let rtt = self.pairs[selected].rtt.unwrap_or_default();
-        !answered(selected)
+        let mut others = (0..self.pairs.len()).filter(|index| *index != selected);
+        !self.has_answered(selected, since)
             && now >= since + (rtt * 2).max(ANSWER_TIME_MIN)
-            && (0..self.pairs.len()).any(|index| index != selected && answered(index))
+            && others.any(|index| self.has_answered(index, since))
+    }
+
+    /// Whether the pair works, and a check that was sent since then was answered.
+    fn has_answered(&self, index: usize, since: Instant) -> bool {
+        let pair = &self.pairs[index];
+        pair.state == PairState::Succeeded && pair.answered.is_some_and(|at| at >= since)
     }
 }

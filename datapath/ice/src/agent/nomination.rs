@@ -45,9 +45,13 @@ impl Agent {
         let in_use = self.selected.and_then(|key| self.find(key));
         let in_use = in_use.filter(|_| self.state != State::Disconnected);
         let patient = self.started.is_some_and(|at| now < at + self.config.relay_patience);
+        // What killed the pair in use may have killed others: one that only was valid before would
+        // be waited for in vain.
+        let since = self.suspicion(now).filter(|_| in_use.is_none());
         let usable = |pair: &Pair| {
             pair.is_valid()
                 && pair.missed == 0
+                && since.is_none_or(|since| pair.answered.is_some_and(|at| at >= since))
                 && (!patient || in_use.is_some() || (pair.is_direct() && pair.heard))
         };
         let Some(best) = self.best(usable) else { return };

@@ -59,10 +59,11 @@ impl Node {
     /// pair that we do not. From the next one on it shall come in a channel, which workers read.
     fn want_channel(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
         let Ok(header) = Header::parse(data) else { return };
-        let slot = Slots::of_index(header.receiver).and_then(|at| self.slots.get(at));
-        if header.kind != Kind::Handshake
-            && slot.is_some_and(|slot| slot.link.is_validated(remote))
-            && self.gatherer.relay_path(local, remote).is_none()
+        let slot = Slots::of_index(header.receiver).and_then(|at| self.slots.touch(at));
+        let slot = slot.filter(|slot| slot.link.is_validated(remote));
+        let Some(slot) = slot.filter(|_| header.kind != Kind::Handshake) else { return };
+        slot.link.suspect_path(now);
+        if self.gatherer.relay_path(local, remote).is_none()
             && self.gatherer.bind(now, local, remote).is_ok()
         {
             self.gatherer.release(now, local, remote);
