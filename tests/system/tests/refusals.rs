@@ -45,9 +45,9 @@ impl Alone {
         ended(command)
     }
 
-    /// Runs `ipop up` behind a shell's `preparation`.
-    fn up_after(&self, wrapper: &[&str], preparation: &str) -> Ended {
-        let file = self.scratch.write("node.toml", &config("alone"));
+    /// Runs `ipop up` of an instance behind a shell's `preparation`.
+    fn up_after(&self, name: &str, wrapper: &[&str], preparation: &str) -> Ended {
+        let file = self.scratch.write("node.toml", &config(name));
         let up = format!(
             "{preparation} exec {} up --config {} --identity {}",
             binary().display(),
@@ -126,27 +126,28 @@ fn a_password_that_others_may_read_is_refused() {
 fn a_machine_without_tun_is_told() {
     let alone = Alone::new();
     let hidden = alone.scratch.folder().display().to_string();
-    let ended = alone.up_after(&["unshare", "-m"], &format!("mount --bind {hidden} /dev/net &&"));
+    let hide = format!("mount --bind {hidden} /dev/net &&");
+    let ended = alone.up_after("tunless", &["unshare", "-m"], &hide);
     assert_says(&ended, NOT_PERMITTED, &["/dev/net/tun", "modprobe tun"]);
-    assert_nothing_left("alone");
+    assert_nothing_left("tunless");
 }
 
 #[test]
 fn a_user_without_the_right_is_told() {
     let alone = Alone::new();
-    let ended = alone.up_after(&["setpriv", "--bounding-set", "-net_admin"], "");
+    let ended = alone.up_after("rightless", &["setpriv", "--bounding-set", "-net_admin"], "");
     assert_says(&ended, NOT_PERMITTED, &["CAP_NET_ADMIN", "root"]);
-    assert_nothing_left("alone");
+    assert_nothing_left("rightless");
 }
 
 #[test]
 fn a_machine_without_io_uring_is_told_when_it_is_a_must() {
     let alone = Alone::new();
-    let text = config("alone").replace("[xmpp]", "io = \"uring\"\n[xmpp]");
+    let text = config("ringless").replace("[xmpp]", "io = \"uring\"\n[xmpp]");
     let ended = without_calls(&IO_URING, || alone.up(&text));
     let way_out = "overlay.io = \"auto\"";
     assert_says(&ended, FAILED, &["io_uring is not permitted (EPERM)", "seccomp", way_out]);
-    assert_nothing_left("alone");
+    assert_nothing_left("ringless");
 }
 
 #[test]

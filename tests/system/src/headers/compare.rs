@@ -112,7 +112,8 @@ fn is_atomic_twin(a: &[u8], b: &[u8]) -> bool {
     is_equal(&without_id(a), &without_id(b))
 }
 
-/// Packets by what tells flows apart: ethertype, addresses, protocol, and ports where they are.
+/// Packets by what tells flows apart for a kernel as well: ethertype, addresses, protocol, and ports
+/// where they are.
 fn by_flow(packets: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for packet in packets {
@@ -137,15 +138,29 @@ fn flow_of(packet: &[u8]) -> Vec<u8> {
             }
         }
         6 if ip.len() >= 40 && ethertype.ends_with(&[0x86, 0xdd]) => {
-            flow.extend(&ip[6..7]);
+            let (protocol, ports) = behind_extensions(ip);
+            flow.push(protocol);
             flow.extend(&ip[8..40]);
-            if matches!(ip[6], 6 | 17) {
-                flow.extend(ip.get(40..44).unwrap_or_default());
+            if matches!(protocol, 6 | 17) {
+                flow.extend(ip.get(ports..ports + 4).unwrap_or_default());
             }
         }
         _ => {}
     }
     flow
+}
+
+/// The protocol of an IPv6 packet and where it begins: behind options and routing headers, but not
+/// behind a fragment header, where there need not be ports.
+fn behind_extensions(ip: &[u8]) -> (u8, usize) {
+    let (mut protocol, mut at) = (ip[6], 40);
+    while matches!(protocol, 0 | 43 | 60)
+        && let Some(&[next, words]) = ip.get(at..at + 2)
+    {
+        protocol = next;
+        at += (usize::from(words) + 1) * 8;
+    }
+    (protocol, at)
 }
 
 fn dump(packet: &[u8]) -> String {
