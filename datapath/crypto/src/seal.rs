@@ -89,7 +89,10 @@ impl Sealer {
             return Err(SealError::OutputTooSmall { needed, available });
         };
         if self.cipher == Cipher::Plain && header.kind == Kind::Data {
-            lay_out(header, payload, extra, out);
+            // Numbered all the same: parts of one frame are told by it.
+            let counter = self.counter;
+            self.counter = self.counter.checked_add(1).ok_or(SealError::CounterExhausted)?;
+            lay_out(Header { epoch: 0, counter, ..header }, payload, extra, out);
             return Ok(needed);
         }
         if self.counter == u64::MAX {
@@ -171,10 +174,10 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
-/// A frame without a cipher: the same layout, with zeros for epoch, counter and tag.
+/// A frame without a cipher: the same layout, with zeros for epoch and tag.
 fn lay_out(header: Header, payload: &[u8], extra: &[u8], out: &mut [u8]) {
     let (front, body) = out.split_at_mut(HEADER_LEN);
-    front.copy_from_slice(&Header { epoch: 0, counter: 0, ..header }.emit());
+    front.copy_from_slice(&header.emit());
     let (first, rest) = body.split_at_mut(payload.len());
     first.copy_from_slice(payload);
     let (second, tag) = rest.split_at_mut(extra.len());
@@ -212,6 +215,17 @@ mod tests {
     #[test]
     fn the_sealer_numbers_the_datagrams_and_says_the_length() {
         let mut sealer = sealer(Instant::now());
+        let mut out = [0u8; 64];
+        for counter in 0..3 {
+            assert_eq!(sealer.seal(header(), b"payload", b"extra", &mut out), Ok(32 + 12));
+            let front = Header::parse(&out).expect("emitted by us");
+            assert_eq!(front, Header { epoch: 0, counter, ..header() });
+        }
+    }
+
+    #[test]
+    fn frames_without_a_cipher_are_numbered_too() {
+        let mut sealer = Sealer::new(Cipher::Plain, &ChainSecret::new([7; 32]), Instant::now());
         let mut out = [0u8; 64];
         for counter in 0..3 {
             assert_eq!(sealer.seal(header(), b"payload", b"extra", &mut out), Ok(32 + 12));
