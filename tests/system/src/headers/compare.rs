@@ -112,8 +112,8 @@ fn is_atomic_twin(a: &[u8], b: &[u8]) -> bool {
     is_equal(&without_id(a), &without_id(b))
 }
 
-/// Packets by what tells flows apart for a kernel as well: ethertype, addresses, protocol, and ports
-/// where they are.
+/// Packets by what tells flows apart for a kernel as well: ethertype, addresses, protocol, and
+/// ports where they are.
 fn by_flow(packets: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for packet in packets {
