@@ -187,6 +187,11 @@ impl Pair {
         }
     }
 
+    /// Whether it works, and a check that was sent since then was answered.
+    pub(crate) fn has_answered(&self, since: Instant) -> bool {
+        self.is_valid() && self.answered.is_some_and(|at| at >= since)
+    }
+
     pub(crate) fn is_valid(&self) -> bool {
         self.state == PairState::Succeeded
     }

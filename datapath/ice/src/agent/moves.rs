@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::incoming::REPEAT_PAUSE;
 use super::{Agent, Early, State};
 use crate::candidate::{CandidateKind, priority};
-use crate::pair::{Pair, PairState};
+use crate::pair::Pair;
 
 /// A suspect pair has this long, or two round trips, to answer while another one does.
 const ANSWER_TIME_MIN: Duration = Duration::from_millis(150);
@@ -67,7 +67,7 @@ impl Agent {
     fn is_suspicious(&self, now: Instant) -> bool {
         let Some(since) = self.suspicion(now) else { return false };
         let selected = self.selected.and_then(|pair| self.find(pair));
-        !selected.is_some_and(|index| self.has_answered(index, since))
+        !selected.is_some_and(|index| self.pairs[index].has_answered(since))
     }
 
     /// When the latest suspicion arose, unless that is long ago.
@@ -104,16 +104,9 @@ impl Agent {
     /// Whether another pair has answered since the suspicion, and the selected one had its time.
     fn is_suspicion_true(&self, now: Instant, selected: usize) -> bool {
         let Some(since) = self.suspicion(now) else { return false };
-        let rtt = self.pairs[selected].rtt.unwrap_or_default();
-        let mut others = (0..self.pairs.len()).filter(|index| *index != selected);
-        !self.has_answered(selected, since)
-            && now >= since + (rtt * 2).max(ANSWER_TIME_MIN)
-            && others.any(|index| self.has_answered(index, since))
-    }
-
-    /// Whether the pair works, and a check that was sent since then was answered.
-    fn has_answered(&self, index: usize, since: Instant) -> bool {
-        let pair = &self.pairs[index];
-        pair.state == PairState::Succeeded && pair.answered.is_some_and(|at| at >= since)
+        let pair = &self.pairs[selected];
+        !pair.has_answered(since)
+            && now >= since + (pair.rtt.unwrap_or_default() * 2).max(ANSWER_TIME_MIN)
+            && self.pairs.iter().any(|other| other.has_answered(since))
     }
 }

@@ -51,7 +51,7 @@ impl Agent {
         let usable = |pair: &Pair| {
             pair.is_valid()
                 && pair.missed == 0
-                && since.is_none_or(|since| pair.answered.is_some_and(|at| at >= since))
+                && since.is_none_or(|since| pair.has_answered(since))
                 && (!patient || in_use.is_some() || (pair.is_direct() && pair.heard))
         };
         let Some(best) = self.best(usable) else { return };
