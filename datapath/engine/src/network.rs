@@ -21,6 +21,14 @@ struct Flags {
     mtus: AtomicBool,
 }
 
+impl Flags {
+    fn note(&self, change: NetworkChange, ringer: &Ringer) {
+        self.addresses.fetch_or(change.addresses, Ordering::Relaxed);
+        self.mtus.fetch_or(change.mtus, Ordering::Relaxed);
+        ringer.ring();
+    }
+}
+
 impl Network {
     /// Starts a thread that listens to the kernel and rings the agent's bell. It ends with the
     /// process. Without one, the agent looks for itself every now and then.
@@ -55,6 +63,8 @@ fn listen(flags: &Flags, ringer: &Ringer) {
             tracing::debug!("changes of the network are noticed late: {error}");
         }
         flags.is_watching.store(false, Ordering::Relaxed);
+        // What happened since is not told: the agent looks now, and often until there is a watch.
+        flags.note(NetworkChange { addresses: true, mtus: true }, ringer);
         std::thread::sleep(REOPEN_AFTER);
     }
 }
@@ -63,9 +73,6 @@ fn listen_once(flags: &Flags, ringer: &Ringer) -> std::io::Result<()> {
     let mut watch = NetworkWatch::open()?;
     flags.is_watching.store(true, Ordering::Relaxed);
     loop {
-        let change = watch.wait()?;
-        flags.addresses.fetch_or(change.addresses, Ordering::Relaxed);
-        flags.mtus.fetch_or(change.mtus, Ordering::Relaxed);
-        ringer.ring();
+        flags.note(watch.wait()?, ringer);
     }
 }
