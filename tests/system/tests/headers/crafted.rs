@@ -18,8 +18,11 @@ const IPV6: u16 = 0x86dd;
 
 const TIMESTAMPS: [u8; 12] = [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
 
-/// Frames by what they try; each row is sent in order.
-pub fn groups() -> Vec<(&'static str, Vec<RawFrame>)> {
+/// What frames try, and these in the order in which they are sent.
+pub type Group = (&'static str, Vec<RawFrame>);
+
+/// All frames that any underlay carries and that bear no VLAN tag.
+pub fn groups() -> Vec<Group> {
     vec![
         ("IPv4", ipv4()),
         ("IPv6", ipv6()),
@@ -29,13 +32,17 @@ pub fn groups() -> Vec<(&'static str, Vec<RawFrame>)> {
         ("UDP datagrams that follow each other", udp_rows()),
         ("TCP super-segments", tcp_supers()),
         ("UDP super-segments", udp_supers()),
-        ("VLAN tags", tagged()),
         ("other protocols", others()),
     ]
 }
 
+/// Frames with VLAN tags.
+pub fn vlan() -> Group {
+    ("VLAN tags", tagged())
+}
+
 /// Frames that no datagram of the underlay carries whole.
-pub fn large() -> Vec<(&'static str, Vec<RawFrame>)> {
+pub fn large() -> Vec<Group> {
     let payload = |len| (0..len).map(|byte| (byte % 251) as u8).collect::<Vec<_>>();
     let plain = [1400, 1410, 1500, 2900, 8980].map(|len| {
         let ip = V4 { id: len, options: vec![1; 4], ..V4::default() };
