@@ -109,7 +109,7 @@ pub const LAYERS: &[Layer] = &[
     row("perf/tool", "ipop-perf", Tool, &["ipop-crypto", "ipop-stages"],
         &["clap", "inferno", "perf-event2", "serde", "thiserror", "toml"]),
     row("tests/system", "ipop-system-tests", Tool,
-        &["ipop-lab", "ipop-shm", "ipop-steer", "ipop-stun"],
+        &["ipop-ice", "ipop-lab", "ipop-shm", "ipop-steer", "ipop-stun"],
         &["clap", "quinn-udp", "rustix", "seccompiler", "serde_json", "socket2"]),
     row("tests/tidy", "ipop-tidy", Tool, &[], &[]),
 ];
