@@ -41,6 +41,7 @@ pub(super) fn variants() -> Vec<Variant> {
         Variant::new("ipop-1-worker", "--workers 1"),
         Variant::new("ipop-2-pinned", "--workers 2 --pin"),
         Variant::new("ipop-busy-poll", "--busy-poll"),
+        Variant::new("ipop-realtime", "--realtime"),
         Variant::new("ipop-poll-loop", "--io poll"),
         // Our own ceiling: the same path without a cipher.
         Variant { is_plain: true, ..Variant::new("ipop-plain", "--ciphers plain") },

@@ -99,6 +99,9 @@ pub struct Tuning {
     /// Keep each worker on a core of its own.
     #[arg(long)]
     pub pin: bool,
+    /// Run workers before all ordinary programs (SCHED_RR): short queues under load for CPU time.
+    #[arg(long)]
+    pub realtime: bool,
     /// Look for packets for so many microseconds before sleeping: lower latency for CPU time.
     #[arg(long, value_name = "US", num_args = 0..=1, default_missing_value = "50")]
     pub busy_poll: Option<u32>,
@@ -120,6 +123,7 @@ impl Tuning {
         add("busy-poll", self.busy_poll.map(|micros| micros.to_string()));
         add("io", self.io.map(|io| io.word().to_owned()));
         args.extend(self.pin.then(|| "--pin".to_owned()));
+        args.extend(self.realtime.then(|| "--realtime".to_owned()));
         args
     }
 }
@@ -327,6 +331,9 @@ pub struct Datapath {
     /// Bind each worker to a core.
     #[arg(long)]
     pub pin: bool,
+    /// Run workers before all ordinary programs.
+    #[arg(long)]
+    pub realtime: bool,
     /// How long a worker looks before it sleeps, microseconds.
     #[arg(long, default_value_t = 0)]
     pub busy_poll: u32,

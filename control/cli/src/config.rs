@@ -50,6 +50,8 @@ pub struct Overlay {
     pub workers: Option<Workers>,
     /// Whether each worker stays on a core of its own.
     pub pin: Option<bool>,
+    /// Whether workers run before all ordinary programs.
+    pub realtime: Option<bool>,
     /// How long a worker looks for packets before it sleeps, microseconds.
     pub busy_poll: Option<u32>,
     /// What carries packets to the kernel and back.

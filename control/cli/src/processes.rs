@@ -32,6 +32,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         ciphers,
         workers: flags.workers,
         pins: flags.pin,
+        real_time: flags.realtime,
         busy_poll: Duration::from_micros(flags.busy_poll.into()),
         io: flags.io.into(),
     };

@@ -33,6 +33,8 @@ pub struct InstanceSettings {
     pub workers: u8,
     /// Whether each worker stays on a core of its own.
     pub pins: bool,
+    /// Whether workers run before all ordinary programs.
+    pub real_time: bool,
     /// How long a worker looks for packets before it sleeps, microseconds.
     pub busy_poll: u32,
     /// What carries packets to the kernel and back.
@@ -135,6 +137,7 @@ fn finish(
     let ciphers = ciphers(file, flags)?;
     let workers = workers(file.overlay.workers.as_ref())?;
     let pins = file.overlay.pin.unwrap_or(false);
+    let real_time = file.overlay.realtime.unwrap_or(false);
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
     let io = file.overlay.io.unwrap_or_default();
     let settings = InstanceSettings {
@@ -145,6 +148,7 @@ fn finish(
         ciphers,
         workers,
         pins,
+        real_time,
         busy_poll,
         io,
         controller,
@@ -167,6 +171,9 @@ fn overlay_flags(overlay: &mut Overlay, flags: &Up) {
     }
     if flags.tuning.pin {
         overlay.pin = Some(true);
+    }
+    if flags.tuning.realtime {
+        overlay.realtime = Some(true);
     }
     if let Some(micros) = flags.tuning.busy_poll {
         overlay.busy_poll = Some(micros);

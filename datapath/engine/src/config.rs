@@ -27,6 +27,8 @@ pub struct DatapathConfig {
     pub ciphers: Vec<Cipher>,
     /// Whether each worker stays on a core of its own.
     pub pins: bool,
+    /// Whether workers run before all ordinary programs.
+    pub real_time: bool,
     /// How long a worker looks for more before it sleeps: lower latency for CPU time.
     pub busy_poll: Duration,
     /// Largest packet of the overlay interface, bytes; 0 for automatic.

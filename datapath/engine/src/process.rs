@@ -23,7 +23,7 @@ use crate::network::Network;
 use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
-use crate::workers::{Sockets, Team, lane_ports, open_all_sockets, open_ports};
+use crate::workers::{Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_ports};
 
 /// Exit code of a datapath that a new start would not mend.
 pub const EXIT_FATAL: i32 = 11;
@@ -46,6 +46,12 @@ pub enum RunError {
     /// No io_uring, and nothing else may be used.
     #[error("{0}; a poll loop needs no io_uring (overlay.io = \"auto\", or --io auto)")]
     Ring(#[from] RingError),
+    /// The kernel does not let workers run in real time.
+    #[error(
+        "workers may not run in real time: {0}; give CAP_SYS_NICE, or leave out --realtime \
+         (overlay.realtime in the configuration)"
+    )]
+    RealTime(std::io::Error),
     /// A worker ended.
     #[error("a worker has ended: {0}")]
     Worker(String),
@@ -97,7 +103,8 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         segment.errors.observe(unix_ms(), &text);
     }
     let ports = opened.into_iter().map(|opened| opened.port).collect();
-    let team = Team::start(ports, blocks, &pipeline, &notes_in, config.pins)?;
+    let scheduling = Scheduling { pins: config.pins, real_time: config.real_time };
+    let team = Team::start(ports, blocks, &pipeline, &notes_in, scheduling)?;
     let network = Network::watch(segment.commands.ringer());
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
@@ -180,7 +187,8 @@ fn write_note(
     }
     let _ = writeln!(note, "io={io}");
     let pinned = if config.pins { ", each on a core of its own" } else { "" };
-    let _ = writeln!(note, "workers={}{pinned}", sockets.len());
+    let real_time = if config.real_time { ", in real time" } else { "" };
+    let _ = writeln!(note, "workers={}{pinned}{real_time}", sockets.len());
     if let Err(error) = segment.note.write(0, note.as_bytes()) {
         tracing::debug!("the note cannot be written: {error}");
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use ipop_link::LanePorts;
 use ipop_pipeline::{Config as PipelineConfig, Pipeline};
 use ipop_shm::WorkerCounters;
-use ipop_uring::{Batch, Family, Port, PortConfig, TapQueue, UdpError, UdpSocket, pin_to_core};
+use ipop_uring::{
+    Batch, Family, Port, PortConfig, TapQueue, UdpError, UdpSocket, pin_to_core, run_in_real_time,
+};
 
 use crate::counting::Publisher;
 use crate::exchange::{Handover, Notes, Orders, orders};
@@ -96,6 +98,27 @@ fn port_config(busy_poll: Duration) -> PortConfig {
     PortConfig { slots: inputs.frames + inputs.datagrams + 16, busy_poll, ..inputs }
 }
 
+/// How the kernel schedules workers.
+#[derive(Clone, Copy)]
+pub(crate) struct Scheduling {
+    /// Each on a core of its own.
+    pub pins: bool,
+    /// Before all ordinary threads.
+    pub real_time: bool,
+}
+
+impl Scheduling {
+    /// Schedules the calling thread as worker `number`.
+    fn apply(self, number: usize) -> Result<(), RunError> {
+        if self.pins
+            && let Err(error) = pin_to_core(number)
+        {
+            tracing::warn!("worker {number} cannot be bound to core {number}: {error}");
+        }
+        if self.real_time { run_in_real_time().map_err(RunError::RealTime) } else { Ok(()) }
+    }
+}
+
 /// Workers at work.
 pub(crate) struct Team {
     orders: Vec<Orders>,
@@ -109,7 +132,7 @@ impl Team {
         counters: Vec<WorkerCounters>,
         pipeline: &PipelineConfig,
         notes: &Notes,
-        pins: bool,
+        scheduling: Scheduling,
     ) -> Result<Self, RunError> {
         let mut team = Self { orders: Vec::new(), threads: Vec::new() };
         let Some(first) = ports.first() else { return Ok(team) };
@@ -123,15 +146,14 @@ impl Team {
             let pipeline = PipelineConfig { hands_over: number > 0, ..*pipeline };
             let pipeline = Pipeline::new(pipeline, &[]);
             let (orders, inbox) = orders(port.doorbell());
-            let core = pins.then_some(number);
             let thread = match port {
                 AnyPort::Ring(port) => {
                     let batch = port.batch();
-                    start(number, core, Worker::new(port, pipeline, inbox, outside), batch)?
+                    start(number, scheduling, Worker::new(port, pipeline, inbox, outside), batch)?
                 }
                 AnyPort::Poll(port) => {
                     let batch = port.batch();
-                    start(number, core, Worker::new(port, pipeline, inbox, outside), batch)?
+                    start(number, scheduling, Worker::new(port, pipeline, inbox, outside), batch)?
                 }
             };
             team.orders.push(orders);
@@ -155,19 +177,24 @@ impl Team {
 
 fn start<P: Port + Send + 'static>(
     number: usize,
-    core: Option<usize>,
+    scheduling: Scheduling,
     worker: Worker<P>,
     batch: Batch,
 ) -> Result<JoinHandle<()>, RunError> {
+    let (sender, scheduled) = std::sync::mpsc::channel();
     let run = move || {
-        if let Some(core) = core
-            && let Err(error) = pin_to_core(core)
-        {
-            tracing::warn!("worker {number} cannot be bound to core {core}: {error}");
+        let result = scheduling.apply(number);
+        let is_scheduled = result.is_ok();
+        if sender.send(result).is_ok() && is_scheduled {
+            worker.run(batch);
         }
-        worker.run(batch);
     };
     let thread = std::thread::Builder::new().name(format!("worker-{number}"));
     let started = thread.spawn(run);
-    started.map_err(|source| RunError::System { what: "start a worker's thread", source })
+    let thread =
+        started.map_err(|source| RunError::System { what: "start a worker's thread", source })?;
+    match scheduled.recv() {
+        Ok(result) => result.map(|()| thread),
+        Err(_) => Err(RunError::Worker(format!("{number}, before it began"))),
+    }
 }

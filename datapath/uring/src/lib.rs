@@ -31,7 +31,7 @@ mod udp;
 mod uring_port;
 mod watch;
 
-pub use affinity::pin_to_core;
+pub use affinity::{pin_to_core, run_in_real_time};
 pub use doorbell::Doorbell;
 pub use poll_port::PollPort;
 pub use port::{

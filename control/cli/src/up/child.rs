@@ -59,6 +59,9 @@ impl Child {
             if settings.pins {
                 command.arg("--pin");
             }
+            if settings.real_time {
+                command.arg("--realtime");
+            }
         }
         // Away from the terminal's process group: Ctrl-C is for the supervisor, which stops the
         // two in their order.
