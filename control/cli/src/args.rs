@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Io;
+use crate::key_limits::KeyLimits;
 
 /// One private network for machines that can only half reach each other.
 #[derive(Debug, Parser)]
@@ -325,6 +326,9 @@ pub struct Datapath {
     /// Ciphers that the group allows, by name; all that protect, if none.
     #[arg(long, value_delimiter = ',')]
     pub ciphers: Vec<String>,
+    /// How long keys are used.
+    #[command(flatten)]
+    pub keys: KeyLimits,
     /// Number of workers; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     pub workers: u8,

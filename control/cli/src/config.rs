@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::failure::Failure;
+use crate::key_limits::KeyLimits;
 
 /// The file as it is written. Every key that is not here is refused by name and line.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -28,6 +29,9 @@ pub struct ConfigFile {
     /// NAT traversal.
     #[serde(default)]
     pub nat: Nat,
+    /// How long keys are used.
+    #[serde(default)]
+    pub keys: KeyLimits,
 }
 
 /// `[overlay]`.

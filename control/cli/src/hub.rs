@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args;
 use crate::failure::{Code, Failure};
+use crate::processes::keep_secrets;
 use crate::settings::state_dir;
 
 /// Runs `ipop hub` until it is told to stop.
@@ -14,6 +15,7 @@ use crate::settings::state_dir;
 /// # Errors
 /// When it cannot listen, or its state cannot be kept.
 pub fn run(flags: &args::Hub) -> Result<ExitCode, Failure> {
+    keep_secrets();
     let state = flags.state.clone().unwrap_or_else(|| state_dir(&flags.name));
     if let Some(user) = &flags.add_account {
         let password = Hub::add_account(&state, user).map_err(failure)?;

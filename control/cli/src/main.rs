@@ -14,6 +14,7 @@ mod failure;
 mod hub;
 mod icmp;
 mod instance;
+mod key_limits;
 mod keygen;
 mod lab;
 mod netcheck;

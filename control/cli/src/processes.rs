@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ipop_crypto::Cipher;
 use ipop_engine::DatapathConfig;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
+};
 
 use crate::args::{Controller, Datapath};
 use crate::failure::Failure;
@@ -17,6 +19,7 @@ use crate::keygen;
 /// # Errors
 /// What the supervisor cannot mend by another start ends with its own exit code instead.
 pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
+    keep_secrets();
     die_with_parent(&flags.run_dir)?;
     let cipher = |name: &String| {
         Cipher::from_name(name).ok_or_else(|| Failure::usage(format!("no cipher `{name}`")))
@@ -30,6 +33,8 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         port: flags.port,
         mtu: flags.mtu,
         ciphers,
+        key_life: flags.keys.life(),
+        rehandshake_after: flags.keys.rehandshake_after(),
         workers: flags.workers,
         pins: flags.pin,
         real_time: flags.realtime,
@@ -51,6 +56,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
 /// # Errors
 /// As [`datapath`].
 pub fn controller(flags: &Controller) -> Result<ExitCode, Failure> {
+    keep_secrets();
     die_with_parent(&flags.run_dir)?;
     match ipop_controller::run(&flags.run_dir) {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -59,6 +65,14 @@ pub fn controller(flags: &Controller) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(ipop_controller::EXIT_FATAL as u8))
         }
         Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Keeps this process's memory, with keys and passwords in it, out of core dumps, and from other
+/// programs of the same user.
+pub fn keep_secrets() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("secrets may get into core dumps: {error}");
     }
 }
 

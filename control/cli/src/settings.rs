@@ -8,6 +8,7 @@ use ipop_crypto::Cipher;
 use crate::args::Up;
 use crate::config::{ConfigFile, Io, Mtu, Overlay, Tls, Workers, cidr4, cidr6};
 use crate::failure::Failure;
+use crate::key_limits::KeyLimits;
 
 /// The prefix that ticket holders derive their addresses in.
 const TICKET_PREFIX: &str = "10.77.0.0/16";
@@ -29,6 +30,8 @@ pub struct InstanceSettings {
     pub port: u16,
     /// Ciphers that the group allows; all that protect, if empty.
     pub ciphers: Vec<Cipher>,
+    /// How long keys are used.
+    pub keys: KeyLimits,
     /// Number of workers; 0 for one per core.
     pub workers: u8,
     /// Whether each worker stays on a core of its own.
@@ -135,6 +138,7 @@ fn finish(
     let identity = identity.unwrap_or_else(|| state_dir(&name).join("identity.pem"));
     let port = file.overlay.port.unwrap_or(0);
     let ciphers = ciphers(file, flags)?;
+    file.keys.check()?;
     let workers = workers(file.overlay.workers.as_ref())?;
     let pins = file.overlay.pin.unwrap_or(false);
     let real_time = file.overlay.realtime.unwrap_or(false);
@@ -146,6 +150,7 @@ fn finish(
         identity,
         port,
         ciphers,
+        keys: file.keys,
         workers,
         pins,
         real_time,

@@ -8,7 +8,7 @@
 mod child;
 mod join;
 
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -104,7 +104,7 @@ struct Pair {
 /// What ended, and how.
 struct Death {
     role: Role,
-    code: Option<i32>,
+    status: Option<ExitStatus>,
     lived: Duration,
 }
 
@@ -122,11 +122,11 @@ impl Pair {
 
     async fn died(&mut self) -> Death {
         tokio::select! {
-            (code, lived) = self.datapath.ended() => {
-                Death { role: Role::Datapath, code, lived }
+            (status, lived) = self.datapath.ended() => {
+                Death { role: Role::Datapath, status, lived }
             }
-            (code, lived) = self.controller.ended() => {
-                Death { role: Role::Controller, code, lived }
+            (status, lived) = self.controller.ended() => {
+                Death { role: Role::Controller, status, lived }
             }
         }
     }
@@ -147,9 +147,9 @@ impl Pair {
         } else {
             (self.pause * 2).min(RESTART_LONGEST)
         };
-        let how = death.code.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
+        let how = death.status.map_or("no status".to_owned(), |status| status.to_string());
         tracing::warn!(
-            "the {} ended with {how}; it starts again in {} ms",
+            "the {} ended ({how}); it starts again in {} ms",
             death.role,
             self.pause.as_millis()
         );
@@ -178,7 +178,7 @@ impl Pair {
 
 /// An end that no new start mends: its process has said why.
 fn final_failure(death: &Death) -> Option<Failure> {
-    let what = match (death.role, death.code?) {
+    let what = match (death.role, death.status?.code()?) {
         (Role::Controller, ipop_controller::EXIT_FATAL) => "the login or the settings are refused",
         (Role::Datapath, ipop_engine::EXIT_FATAL) => "the datapath cannot run",
         _ => return None,

@@ -37,7 +37,7 @@ pub use identity::{Fingerprint, Identity, IdentityError};
 pub use offer::{Offer, OfferError, PROTOCOL_VERSION};
 pub use open::{EPOCH_GRACE, EPOCHS_AHEAD_MAX, OpenError, Opener};
 pub use replay::{REPLAY_WINDOW_PACKETS, ReplayWindow};
-pub use seal::{EPOCH_BLOCKS_MAX, EPOCH_PACKETS_MAX, EPOCH_TIME_MAX, SealError, Sealer};
+pub use seal::{EPOCH_BLOCKS_MAX, EPOCH_PACKETS_MAX, EPOCH_TIME_MAX, KeyLife, SealError, Sealer};
 pub use session::Session;
 pub use tls::Role;
 

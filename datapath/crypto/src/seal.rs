@@ -18,6 +18,24 @@ pub const EPOCH_PACKETS_MAX: u64 = 1 << 28;
 /// A ratchet is due after this time: what is stolen from a running node opens two minutes.
 pub const EPOCH_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// How long one key is used: whichever limit comes first ends its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyLife {
+    /// At most [`EPOCH_TIME_MAX`].
+    pub time: Duration,
+    /// Datagrams, at most [`EPOCH_PACKETS_MAX`]. A receiver follows four epochs ahead
+    /// ([`EPOCHS_AHEAD_MAX`](crate::EPOCHS_AHEAD_MAX)), so an outage of four times this many
+    /// datagrams ends the lane.
+    pub packets: u64,
+}
+
+/// The longest that is allowed.
+impl Default for KeyLife {
+    fn default() -> Self {
+        KeyLife { time: EPOCH_TIME_MAX, packets: EPOCH_PACKETS_MAX }
+    }
+}
+
 /// Why nothing was sealed. Always the caller's doing, or the end of the lane's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SealError {
@@ -48,6 +66,7 @@ pub struct Sealer {
     epoch_first_counter: u64,
     epoch_blocks: u64,
     counter: u64,
+    life: KeyLife,
 }
 
 impl Sealer {
@@ -63,7 +82,14 @@ impl Sealer {
             epoch_first_counter: 0,
             epoch_blocks: 0,
             counter: 0,
+            life: KeyLife::default(),
         }
+    }
+
+    /// Lets keys live shorter than the limits; a longer life is cut to them.
+    pub fn set_life(&mut self, life: KeyLife) {
+        let packets = life.packets.clamp(1, EPOCH_PACKETS_MAX);
+        self.life = KeyLife { time: life.time.min(EPOCH_TIME_MAX), packets };
     }
 
     /// Writes one datagram to the front of `out` and returns its length: the header (whose
@@ -121,7 +147,7 @@ impl Sealer {
     pub fn needs_ratchet(&self, now: Instant) -> bool {
         // An idle epoch stays: a receiver follows only a few steps, and it steps by packets.
         let is_used = self.counter > self.epoch_first_counter;
-        self.is_used_up() || (is_used && now >= self.epoch_start + EPOCH_TIME_MAX)
+        self.is_used_up() || (is_used && now >= self.epoch_start + self.life.time)
     }
 
     /// Starts the next epoch; the key of this one is wiped. Costs about 5 microseconds.
@@ -151,7 +177,7 @@ impl Sealer {
     #[inline]
     fn is_used_up(&self) -> bool {
         self.epoch_blocks >= EPOCH_BLOCKS_MAX
-            || self.counter - self.epoch_first_counter >= EPOCH_PACKETS_MAX
+            || self.counter - self.epoch_first_counter >= self.life.packets
     }
 
     #[cold]
@@ -240,6 +266,25 @@ mod tests {
         let error = SealError::OutputTooSmall { needed: 39, available: 38 };
         assert_eq!(sealer.seal(header(), b"payload", b"", &mut [0; 38]), Err(error));
         assert_eq!(sealer.counter(), 0);
+    }
+
+    #[test]
+    fn a_shorter_life_counts_and_a_longer_one_does_not() {
+        let start = Instant::now();
+        let mut sealer = sealer(start);
+        let minute = Duration::from_secs(60);
+        sealer.set_life(KeyLife { time: minute, packets: 2 });
+        let mut out = [0; 64];
+        for epoch in [0, 0, 1, 1, 2] {
+            sealer.seal(header(), b"payload", b"", &mut out).expect("room");
+            assert_eq!(sealer.epoch(), epoch);
+        }
+        sealer.ratchet(start);
+        sealer.seal(header(), b"payload", b"", &mut out).expect("room");
+        assert!(!sealer.needs_ratchet(start + minute - Duration::from_millis(1)));
+        assert!(sealer.needs_ratchet(start + minute));
+        sealer.set_life(KeyLife { time: Duration::MAX, packets: u64::MAX });
+        assert_eq!(sealer.life, KeyLife::default());
     }
 
     #[test]

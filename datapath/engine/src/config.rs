@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipop_crypto::{Cipher, Identity};
+use ipop_crypto::{Cipher, Identity, KeyLife};
 
 use crate::ports::Io;
 
@@ -25,6 +25,10 @@ pub struct DatapathConfig {
     pub workers: u8,
     /// Ciphers that the group allows; all that protect, if empty.
     pub ciphers: Vec<Cipher>,
+    /// How long a sending key is used.
+    pub key_life: KeyLife,
+    /// After how long a link makes new keys by a handshake.
+    pub rehandshake_after: Duration,
     /// Whether each worker stays on a core of its own.
     pub pins: bool,
     /// Whether workers run before all ordinary programs.

@@ -44,5 +44,6 @@ mod worker;
 mod workers;
 
 pub use config::DatapathConfig;
+pub use ipop_link::REHANDSHAKE_AFTER;
 pub use ports::Io;
 pub use process::{EXIT_FATAL, RunError, WORKERS_AUTO_MAX, run};

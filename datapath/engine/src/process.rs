@@ -89,6 +89,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let sockets = open_all_sockets(config.port, workers)?;
     let mut pipeline = PipelineConfig::new(mac, interface.mtu());
     pipeline.takes_uso = interface.offloads() == Offloads::TsoUso;
+    pipeline.key_life = config.key_life;
     let (notes_in, notes_out) = notes(segment.commands.ringer());
     let mut blocks = std::mem::take(&mut segment.counters);
     let agent_block = blocks
@@ -111,6 +112,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         ciphers: costs(&config.ciphers),
         lanes: lane_ports(&sockets),
         mtu: interface.mtu(),
+        rehandshake_after: config.rehandshake_after,
         seed: seed()?,
     });
     let parts = Parts {

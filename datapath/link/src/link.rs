@@ -83,6 +83,8 @@ pub struct LinkConfig {
     pub lanes: Vec<LanePorts>,
     /// MTU of our tap in bytes.
     pub mtu: u16,
+    /// After how long new keys are made by a handshake.
+    pub rehandshake_after: Duration,
     /// Indices for this link's sessions, used by no other link.
     pub indices: [LinkIndex; INDICES_PER_LINK],
     /// 32 secret random bytes, used for nothing else.

@@ -14,7 +14,7 @@ mod slots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipop_crypto::{Cipher, Fingerprint, Identity};
 use ipop_ice::{Candidate, Credentials};
@@ -44,6 +44,9 @@ pub struct NodeConfig {
     pub lanes: Vec<LanePorts>,
     /// MTU of the tap in bytes.
     pub mtu: u16,
+    /// After how long a link makes new keys by a handshake, as controlling end; usually
+    /// [`REHANDSHAKE_AFTER`](crate::REHANDSHAKE_AFTER).
+    pub rehandshake_after: Duration,
     /// 32 secret random bytes, used for nothing else.
     pub seed: [u8; 32],
 }
@@ -360,6 +363,7 @@ impl Node {
             ciphers: self.config.ciphers.clone(),
             lanes: self.config.lanes.clone(),
             mtu: self.config.mtu,
+            rehandshake_after: self.config.rehandshake_after,
             indices: Slots::indices(at),
             seed: self.random.block(),
         }

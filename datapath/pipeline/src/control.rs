@@ -32,7 +32,8 @@ pub struct LinkStatus {
 
 impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     /// Adds a link; one with the same index is replaced and returned.
-    pub fn install_link(&mut self, entry: LinkEntry) -> Option<LinkEntry> {
+    pub fn install_link(&mut self, mut entry: LinkEntry) -> Option<LinkEntry> {
+        entry.sealer.set_life(self.config.key_life);
         self.links.install(entry)
     }
 

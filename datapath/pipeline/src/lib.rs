@@ -32,6 +32,7 @@ use std::net::IpAddr;
 use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
+use ipop_crypto::KeyLife;
 use ipop_wire::ethernet::Mac;
 
 pub use control::LinkStatus;
@@ -62,6 +63,8 @@ pub struct Config {
     /// Whether frames that this worker has no lane for go to the first one. The first worker
     /// itself has a lane of every link, answers the host's questions and sends to groups.
     pub hands_over: bool,
+    /// How long a sending key is used.
+    pub key_life: KeyLife,
 }
 
 impl Config {
@@ -74,6 +77,7 @@ impl Config {
             takes_uso: true,
             strict_source: true,
             hands_over: false,
+            key_life: KeyLife::default(),
         }
     }
 }

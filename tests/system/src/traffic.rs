@@ -1,7 +1,7 @@
 //! Traffic through the overlay, checked byte by byte.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::sync::Arc;
@@ -130,9 +130,11 @@ pub(crate) fn read_full(stream: &mut TcpStream, block: &mut [u8]) -> (usize, Dur
     let (mut filled, mut pause) = (0, Duration::ZERO);
     while filled < block.len() {
         let start = Instant::now();
-        match stream.read(&mut block[filled..]).unwrap() {
-            0 => break,
-            length => filled += length,
+        match stream.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => panic!("after {filled} bytes of a block: {error}"),
         }
         pause = start.elapsed().max(pause);
     }

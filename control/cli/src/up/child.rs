@@ -1,7 +1,7 @@
 //! One of the two processes.
 
 use std::fmt;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,6 +53,7 @@ impl Child {
                 .args(["--port", &settings.port.to_string()])
                 .args(["--mtu", &settings.controller.mtu.to_string()])
                 .args(cipher_args(settings))
+                .args(settings.keys.to_args())
                 .args(["--workers", &settings.workers.to_string()])
                 .args(["--busy-poll", &settings.busy_poll.to_string()])
                 .args(["--io", settings.io.word()]);
@@ -78,9 +79,9 @@ impl Child {
     }
 
     /// Waits for its end: exit code (none after a signal) and how long it lived.
-    pub(super) async fn ended(&mut self) -> (Option<i32>, Duration) {
+    pub(super) async fn ended(&mut self) -> (Option<ExitStatus>, Duration) {
         let status = self.process.wait().await;
-        (status.ok().and_then(|status| status.code()), self.started.elapsed())
+        (status.ok(), self.started.elapsed())
     }
 
     /// Asks it to stop, and kills it when it does not within `patience`.

@@ -92,7 +92,7 @@ impl Link {
         self.lanes.set_count(now, next.lanes);
         self.timers.establish = None;
         self.last_error = None;
-        self.retry_at(now + REHANDSHAKE_AFTER);
+        self.retry_at(now + self.config.rehandshake_after);
         if let Some(replaced) = self.active.replace(next) {
             self.retired.push((replaced.index, now + RETIRED_TIME));
         }

@@ -55,6 +55,7 @@ impl Machine {
             ciphers: vec![(Cipher::Aes128Gcm, 100), (Cipher::ChaCha20Poly1305, 300)],
             lanes: lanes.collect(),
             mtu: 1400,
+            rehandshake_after: ipop_link::REHANDSHAKE_AFTER,
             seed: [seed ^ 0x80; 32],
         });
         node.set_hosts(now, &hosts);
