@@ -90,10 +90,10 @@ fn processes_with_keys_leave_no_core_dumps() {
     aborting.args(["-c", "kill -ABRT $$"]).current_dir(scratch.folder());
     let dumps = aborting.status().unwrap().core_dumped();
     println!("this machine makes core dumps of others: {dumps}");
-    let mut stage = Stage::prosody();
-    stage.add(Nat::None);
+    let stage = stage("");
     let node = &stage.nodes[0];
-    for role in ["datapath", "controller"] {
+    // The controller first: it starts anew with the datapath as well.
+    for role in ["controller", "datapath"] {
         let pid = node.pid_of(role);
         kill_process(pid, Signal::ABORT).unwrap();
         node.await_successor(role, pid);
