@@ -202,6 +202,10 @@ impl Agent {
         // Both: the peer was told so, and it has not been withdrawn since.
         pair.nominated |= sending.nominates && check.nominates;
         self.plan_refresh(now, index);
+        if self.suspicion(now).is_some_and(|since| sending.at < since) {
+            // It was asked before the suspicion: the answer says nothing about now.
+            self.pairs[index].refresh_at = Some(now);
+        }
         if self.selected == Some(self.key(index)) && self.state == State::Disconnected {
             self.set_state(State::Connected);
         }

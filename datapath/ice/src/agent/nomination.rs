@@ -56,14 +56,28 @@ impl Agent {
         };
         let Some(best) = self.best(usable) else { return };
         let is_better = in_use.is_none_or(|index| self.rank(best) > self.rank(index));
-        let in_use = in_use.map(|index| self.key(index));
-        let mut others = self.pairs.iter().filter(|pair| Some((pair.local, pair.remote)) != in_use);
+        // The one in use is nominated with every check; only its first nomination is waited for.
+        let settled = in_use.filter(|index| self.pairs[*index].nominated);
+        let settled = settled.map(|index| self.key(index));
+        let mut others =
+            self.pairs.iter().filter(|pair| Some((pair.local, pair.remote)) != settled);
         if is_better && !self.pairs[best].nominated && !others.any(Pair::is_nominating) {
             // One at a time, so that both ends end with the same.
             let others = self.pairs.iter_mut().filter(|pair| !pair.nominated);
             others.for_each(Pair::withdraw);
             self.start_check(now, best, true);
+            if in_use.is_none() && self.is_proven(best) {
+                // Any valid pair may carry data (RFC 8445 section 12.1): a first one need not wait
+                // for the answer to its nomination.
+                self.use_pair(now, Some(best));
+            }
         }
+    }
+
+    /// Whether a pair is known to work in both directions, without a relay.
+    fn is_proven(&self, index: usize) -> bool {
+        let pair = &self.pairs[index];
+        pair.is_direct() && pair.heard && pair.is_valid() && pair.missed == 0
     }
 
     /// The best pair of those that fit.
