@@ -1,7 +1,9 @@
 //! One session of a link after its handshake: are its keys confirmed, does the peer still answer?
 //!
 //! The keys themselves are with the workers. A pong proves both directions: the peer opened our
-//! ping, and we opened its answer.
+//! ping, and we opened its answer. So does a ping of the peer, since its worker takes up both
+//! directions at once, and the handshake has just shown that the path carries both: the client need
+//! not wait for the answer to a first ping, which often finds the server's worker without the keys.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -91,6 +93,11 @@ impl Keys {
         self.unanswered = 0;
         self.pings.clear();
         self.ping_at = now + KEEPALIVE;
+        !std::mem::replace(&mut self.is_confirmed, true)
+    }
+
+    /// Takes a ping of the peer; true if the keys are confirmed by it for the first time.
+    pub fn on_ping(&mut self) -> bool {
         !std::mem::replace(&mut self.is_confirmed, true)
     }
 

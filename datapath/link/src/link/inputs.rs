@@ -42,6 +42,10 @@ impl Link {
             Control::Ping(nonce) if is_current || is_retired => {
                 let data = Control::Pong(nonce).emit();
                 self.outputs.push_back(LinkOutput::SendControl { index, data });
+                let next = self.next.as_mut().filter(|keys| keys.index == index);
+                if next.is_some_and(Keys::on_ping) {
+                    self.activate_next(now);
+                }
             }
             Control::Pong(nonce) if is_current => self.on_pong(now, index, nonce),
             Control::Bye(reason) if is_current => {
