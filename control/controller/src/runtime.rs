@@ -116,7 +116,8 @@ struct Status {
 impl Controller {
     async fn start(settings: Settings, run_dir: &Path) -> Result<Self, RunError> {
         let plan = settings.plan().map_err(|error| RunError::Settings(error.to_string()))?;
-        let client = config(&settings).await?;
+        // The login takes some round trips: it begins before the datapath is there.
+        let (actions, happenings) = Client::start(config(&settings).await?);
         let segment = segment_path(run_dir);
         let attached = tokio::task::spawn_blocking(move || Datapath::attach(&segment)).await;
         let (datapath, note, events) = attached.map_err(std::io::Error::other)??;
@@ -128,7 +129,6 @@ impl Controller {
             stun,
             turn,
         });
-        let (actions, happenings) = Client::start(client);
         let status = Status {
             row: note,
             signalling: "connecting".to_owned(),
