@@ -4,19 +4,22 @@ use std::io;
 use std::net::IpAddr;
 
 use getifaddrs::{InterfaceFlags, getifaddrs};
+use ipop_uring::is_overlay;
 
 /// Addresses of a family at most: a machine full of container bridges has hundreds, and each
 /// becomes a candidate that every peer checks.
 const PER_FAMILY_MAX: usize = 8;
 
 /// The addresses of all interfaces that are up and have their cable, except loopback, link-local
-/// ones and those of the overlay `interface` itself: a link through its own overlay leads nowhere.
+/// ones and those of overlays: a link through its own overlay, which is `interface`, leads nowhere,
+/// and two overlays through each other to the same nowhere.
 pub(crate) fn host_addresses(interface: &str) -> io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     for entry in getifaddrs()? {
         let is_up = entry.flags.contains(InterfaceFlags::UP | InterfaceFlags::RUNNING);
         let Some(ip) = entry.address.ip_addr() else { continue };
-        if is_up && entry.name != interface && is_usable(&ip) && !found.contains(&ip) {
+        let is_ours = entry.name == interface || is_overlay(&entry.name);
+        if is_up && !is_ours && is_usable(&ip) && !found.contains(&ip) {
             found.push(ip);
         }
     }

@@ -40,7 +40,7 @@ pub use port::{
 };
 pub use ring::{RingError, RingFeatures, probe};
 pub use status::{Driver, PortConfig, PortCounters, PortFeatures};
-pub use tap::{Offloads, Tap, TapError, TapQueue};
+pub use tap::{Offloads, Tap, TapError, TapQueue, is_overlay};
 pub use udp::{Family, UdpError, UdpSocket};
 pub use uring_port::UringPort;
 pub use watch::{NetworkChange, NetworkWatch};

@@ -21,6 +21,7 @@ const ALIGNMENT: usize = 4;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkChange {
     pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) alias: Option<&'static str>,
     pub(crate) mtu: Option<u32>,
     pub(crate) queue_len: Option<u32>,
     pub(crate) gso_segments_max: Option<u32>,
@@ -47,6 +48,9 @@ impl RouteSocket {
         let mut request = Request::new(libc::RTM_NEWLINK, 0, &link_header(index, change.up));
         if let Some(mac) = change.mac {
             request.attribute(libc::IFLA_ADDRESS, &mac);
+        }
+        if let Some(alias) = change.alias {
+            request.attribute(libc::IFLA_IFALIAS, alias.as_bytes());
         }
         let numbers = [
             (libc::IFLA_MTU, change.mtu),

@@ -144,6 +144,17 @@ pub enum TapError {
     },
 }
 
+/// The alias of every overlay interface (`ip link` shows it), by which other instances on the
+/// machine know it.
+const ALIAS: &str = "ipop overlay";
+
+/// Whether an interface is an overlay's, of whichever instance; `false` where `/sys` does not show
+/// this network namespace.
+pub fn is_overlay(interface: &str) -> bool {
+    let alias = std::fs::read_to_string(format!("/sys/class/net/{interface}/ifalias"));
+    alias.is_ok_and(|alias| alias.trim_end() == ALIAS)
+}
+
 impl Tap {
     /// Creates the interface `name` (a `%d` in it is numbered by the kernel) with `queues`
     /// queues, 12-byte virtio-net headers in little endian, and the given MAC address. It is
@@ -172,7 +183,8 @@ impl Tap {
         let route = RouteSocket::open().map_err(failed)?;
         let mut tap = Tap { name, index, offloads, route };
         tap.silence_ipv6();
-        tap.change("set the MAC address", &LinkChange { mac: Some(mac), ..LinkChange::default() })?;
+        let own = LinkChange { mac: Some(mac), alias: Some(ALIAS), ..LinkChange::default() };
+        tap.change("set the MAC address", &own)?;
         Ok((tap, fds))
     }
 

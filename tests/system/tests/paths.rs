@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipop_lab::{Impairment, Nat};
 use ipop_system_tests::{
-    Node, Stage, answers, assert_all_answer, eventually, transfer, turn_credential,
+    Node, Stage, USERS, answers, assert_all_answer, eventually, transfer, turn_credential,
 };
 
 /// Waits for the path that both shall agree on in the end: a link may start through a relay.
@@ -124,4 +124,34 @@ fn broadcast_and_multicast_reach_all_members() {
     let others: BTreeSet<_> = stage.nodes[1..].iter().map(Node::v6).collect();
     let heard = answers(first, &format!("-c 3 -i 0.2 -I {} ff02::1%ipop0", first.v6()));
     assert!(heard.is_superset(&others), "ff02::1: {heard:?} of {others:?}");
+}
+
+/// Two members on one machine: neither takes the other's overlay for a network, which would carry
+/// its links inside the other's.
+#[test]
+fn an_overlay_carries_no_other_overlay() {
+    let mut stage = Stage::prosody().join([Nat::PortRestricted, Nat::PortRestricted]);
+    stage.await_links();
+    let mut config = stage.config(0);
+    config.identity = stage.keys().path("third.pem");
+    config.overlay = "address = \"10.77.0.9/24\"\ninterface = \"third\"\n".to_owned();
+    config.signalling =
+        config.signalling.replace(&format!("{}@", USERS[0]), &format!("{}@", USERS[2]));
+    stage.start(0, &config);
+    let [first, other, third] = &stage.nodes[..] else { unreachable!() };
+    // Its overlay shares a prefix with the other's, so what it carries is not asked for here.
+    eventually("the third is linked", Duration::from_secs(20), || {
+        third.log().matches(" is up, ").count() >= 2
+    });
+    for peer in [first, other] {
+        let link = third.link_to(peer);
+        let end = |name: &str| link[name].as_str().unwrap().to_owned();
+        for address in [end("local"), end("remote")] {
+            assert!(!address.starts_with("10.77."), "{link}");
+            assert!(!address.starts_with("[fd"), "{link}");
+        }
+    }
+    for address in first.addresses().into_iter().chain(other.addresses()) {
+        assert!(!third.log().contains(&format!("direct to {address}")), "{}", third.log());
+    }
 }
