@@ -341,6 +341,9 @@ pub struct Datapath {
     /// How long a worker looks before it sleeps, microseconds.
     #[arg(long, default_value_t = 0)]
     pub busy_poll: u32,
+    /// Do not ask the router for a port mapping.
+    #[arg(long)]
+    pub no_port_mapping: bool,
     /// What carries packets to the kernel and back.
     #[arg(long, value_enum, default_value_t)]
     pub io: Io,

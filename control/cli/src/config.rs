@@ -151,6 +151,8 @@ pub struct Nat {
     /// TURN servers with their credentials.
     #[serde(default)]
     pub turn: Vec<TurnEntry>,
+    /// Whether the router is asked for a port mapping; it is by default.
+    pub port_mapping: Option<bool>,
 }
 
 /// One of `nat.turn`.

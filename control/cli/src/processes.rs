@@ -39,6 +39,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         pins: flags.pin,
         real_time: flags.realtime,
         busy_poll: Duration::from_micros(flags.busy_poll.into()),
+        maps_port: !flags.no_port_mapping,
         io: flags.io.into(),
     };
     match ipop_engine::run(config) {

@@ -32,6 +32,8 @@ pub struct InstanceSettings {
     pub ciphers: Vec<Cipher>,
     /// How long keys are used.
     pub keys: KeyLimits,
+    /// Whether the router is asked for a port mapping.
+    pub maps_port: bool,
     /// Number of workers; 0 for one per core.
     pub workers: u8,
     /// Whether each worker stays on a core of its own.
@@ -151,6 +153,7 @@ fn finish(
         port,
         ciphers,
         keys: file.keys,
+        maps_port: file.nat.port_mapping.unwrap_or(true),
         workers,
         pins,
         real_time,

@@ -23,6 +23,7 @@ use crate::addresses::host_addresses;
 use crate::clock::unix_ms;
 use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
 use crate::interface::Interface;
+use crate::mappings::Mappings;
 use crate::network::Network;
 use crate::rows::{Carried, PeerView, Rows};
 use crate::steering::{Events, Refusal};
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) orders: Vec<Orders>,
     pub(crate) notes: NoteInbox,
     pub(crate) network: Network,
+    pub(crate) mappings: Mappings,
     pub(crate) commands: Consumer,
     pub(crate) events: Events,
     pub(crate) rows: Rows,
@@ -142,6 +144,10 @@ impl Agent {
         }
         if change.is_some_and(|change| change.addresses) {
             self.parts.node.note_routes_changed(now);
+            self.parts.mappings.look_again();
+        }
+        if let Some(mapping) = self.parts.mappings.take() {
+            self.parts.node.set_mapping(now, mapping);
         }
         if change.is_some_and(|change| change.mtus) {
             self.parts.node.note_network_changed(now);

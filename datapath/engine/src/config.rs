@@ -37,6 +37,8 @@ pub struct DatapathConfig {
     pub busy_poll: Duration,
     /// Largest packet of the overlay interface, bytes; 0 for automatic.
     pub mtu: u16,
+    /// Whether the router is asked for a port mapping.
+    pub maps_port: bool,
     /// What carries the packets.
     pub io: Io,
 }

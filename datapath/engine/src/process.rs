@@ -19,6 +19,7 @@ use crate::clock::unix_ms;
 use crate::config::DatapathConfig;
 use crate::exchange::notes;
 use crate::interface::{Interface, MTU_AUTO};
+use crate::mappings::Mappings;
 use crate::network::Network;
 use crate::ports;
 use crate::rows::Rows;
@@ -107,6 +108,12 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let scheduling = Scheduling { pins: config.pins, real_time: config.real_time };
     let team = Team::start(ports, blocks, &pipeline, &notes_in, scheduling)?;
     let network = Network::watch(segment.commands.ringer());
+    let mappings = match sockets.first().and_then(Sockets::v4) {
+        Some(socket) if config.maps_port => {
+            Mappings::start(socket.port(), segment.commands.ringer())
+        }
+        _ => Mappings::default(),
+    };
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
         ciphers: costs(&config.ciphers),
@@ -124,6 +131,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         orders: team.orders(),
         notes: notes_out,
         network,
+        mappings,
         commands: segment.commands,
         events: Events::new(segment.events),
         rows: Rows::new(segment.links),

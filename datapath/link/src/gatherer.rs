@@ -127,6 +127,8 @@ pub struct Gatherer {
     relays: Vec<Relay>,
     /// Relays that are being given back.
     closing: Vec<Relay>,
+    /// What the router maps to a host's address.
+    mapping: Option<(SocketAddr, SocketAddr)>,
     candidates: Vec<Candidate>,
     done: Done,
     outputs: VecDeque<GathererOutput>,
@@ -155,6 +157,7 @@ impl Gatherer {
             probes: Vec::new(),
             relays: Vec::new(),
             closing: Vec::new(),
+            mapping: None,
             candidates: Vec::new(),
             done: Done::Idle,
             outputs: VecDeque::new(),
@@ -175,6 +178,7 @@ impl Gatherer {
             let candidate = self.candidate(CandidateKind::Host, host, host, None, None);
             self.announce(candidate);
         }
+        self.set_mapping(self.mapping);
         self.restart(now);
     }
 

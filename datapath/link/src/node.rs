@@ -130,6 +130,12 @@ impl Node {
         self.settle(now);
     }
 
+    /// What the router maps to our socket, see [`Gatherer::set_mapping`].
+    pub fn set_mapping(&mut self, now: Instant, mapping: Option<(SocketAddr, SocketAddr)>) {
+        self.gatherer.set_mapping(mapping);
+        self.settle(now);
+    }
+
     /// Opens a link. The same session again is no news; a new session replaces the one there is,
     /// which goes on carrying frames until the new one is up.
     ///

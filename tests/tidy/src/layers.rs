@@ -68,9 +68,11 @@ pub const LAYERS: &[Layer] = &[
         &["zerocopy"]),
     row("datapath/uring", "ipop-uring", Unsafe, &[],
         &["io-uring", "libc", "quinn-udp", "rustix", "thiserror"]),
+    row("datapath/portmap", "ipop-portmap", Edge, &[],
+        &["igd-next", "rustix", "thiserror", "tracing"]),
     row("datapath/engine", "ipop-engine", Edge,
         &["ipop-wire", "ipop-crypto", "ipop-stun", "ipop-ice", "ipop-link", "ipop-pipeline",
-          "ipop-uring", "ipop-steer", "ipop-shm"],
+          "ipop-portmap", "ipop-uring", "ipop-steer", "ipop-shm"],
         &["crossbeam-queue", "getifaddrs", "rustix", "signal-hook", "thiserror", "tracing"]),
 
     // Signalling: who is there, and how to reach them. It knows no packet and no shared memory.

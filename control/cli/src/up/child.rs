@@ -57,6 +57,9 @@ impl Child {
                 .args(["--workers", &settings.workers.to_string()])
                 .args(["--busy-poll", &settings.busy_poll.to_string()])
                 .args(["--io", settings.io.word()]);
+            if !settings.maps_port {
+                command.arg("--no-port-mapping");
+            }
             if settings.pins {
                 command.arg("--pin");
             }

@@ -49,10 +49,12 @@ impl GroupVpn {
         if self.candidates.contains(&candidate) {
             return;
         }
-        // The outside of a NAT replaces what it was before.
+        // The outside of a NAT replaces what it was before, as far as the same server sees it: a
+        // port that the router maps by its own word is another.
         self.candidates.retain(|known| {
             known.kind != CandidateKind::ServerReflexive
-                || (known.kind, known.related) != (candidate.kind, candidate.related)
+                || (known.kind, known.related, &known.foundation)
+                    != (candidate.kind, candidate.related, &candidate.foundation)
         });
         if self.candidates.len() >= CANDIDATES_MAX {
             self.candidates.remove(0);

@@ -113,6 +113,23 @@ impl Gatherer {
         self.announce(candidate);
     }
 
+    /// What the router maps to one of our sockets by its own word: `host`, and where others send
+    /// to. `None`: nothing any more.
+    pub fn set_mapping(&mut self, mapping: Option<(SocketAddr, SocketAddr)>) {
+        let kind = CandidateKind::ServerReflexive;
+        let before = std::mem::replace(&mut self.mapping, mapping);
+        if let Some((host, external)) = before.filter(|before| Some(*before) != mapping) {
+            let foundation = foundation(kind, host.ip(), None);
+            let is_before =
+                |known: &Candidate| known.foundation == foundation && known.address == external;
+            self.candidates.retain(|known| !is_before(known));
+        }
+        if let Some((host, external)) = mapping.filter(|(host, _)| self.hosts.contains(host)) {
+            let candidate = self.candidate(kind, external, host, Some(host), None);
+            self.announce(candidate);
+        }
+    }
+
     /// A server that answers on one of our addresses is of use.
     fn report_if_useless(&mut self, server: SocketAddr, error: &BindingError) {
         let mut same = self.probes.iter().filter(|probe| probe.server() == server);
