@@ -145,13 +145,15 @@ pub struct Nat {
     /// TURN servers with their credentials.
     #[serde(default)]
     pub turn: Vec<TurnEntry>,
+    /// Roots to trust for TURN over TLS instead of those of `xmpp.ca_file` or of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// One of `nat.turn`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TurnEntry {
-    /// `turn:host:port?transport=udp`.
+    /// `turn:host:port?transport=udp` or `tcp`, or `turns:host:port`.
     pub uri: String,
     /// Long-term credential.
     pub username: String,
