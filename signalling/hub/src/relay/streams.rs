@@ -1,0 +1,144 @@
+//! TURN clients over TCP, on the port of XMPP: for networks that let nothing else out.
+//!
+//! A connection holds a stranger's place until it has an allocation, and is closed when it is
+//! without one for [`IDLE_TIME`]. What its client does not read waits within bounds and is dropped
+//! beyond them, message by message.
+
+use super::RelayHandle;
+use super::framing::{self, OutOfStep};
+use crate::strangers;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// For an allocation, from the connection on or from the end of the one before.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+/// A client that takes nothing for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes that wait for one client; as many may be under way to it.
+const QUEUE_LEN_MAX: usize = 256 * 1024;
+const READ_LEN: usize = 64 * 1024;
+/// What a client without an allocation may have under way: requests are small.
+const STRANGER_READ_LEN: usize = 4096;
+
+/// Whether a connection that begins with this byte is a TURN client's: XML begins otherwise, and so
+/// does TLS.
+pub(crate) fn is_turn(first: u8) -> bool {
+    first <= 3
+}
+
+/// What waits for a client.
+#[derive(Default)]
+pub(super) struct Outlet {
+    queue: Mutex<Vec<u8>>,
+    filled: Notify,
+}
+
+impl Outlet {
+    /// Puts a message behind the others, padded, if there is room.
+    pub(super) fn push(&self, message: &[u8]) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = queue.len() + message.len().next_multiple_of(4);
+        if end <= QUEUE_LEN_MAX {
+            queue.extend_from_slice(message);
+            queue.resize(end, 0);
+            self.filled.notify_one();
+        }
+    }
+
+    async fn next(&self) -> Vec<u8> {
+        loop {
+            {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                if !queue.is_empty() {
+                    return std::mem::take(&mut *queue);
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+}
+
+/// A client's place at the relay, given up when dropped.
+struct Seat {
+    relay: RelayHandle,
+    place: super::Place,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.relay.leave(self.place);
+    }
+}
+
+/// Serves a TURN client until one side ends it.
+pub(crate) async fn serve_stream(
+    relay: RelayHandle,
+    mut tcp: TcpStream,
+    remote: SocketAddr,
+    stranger: strangers::Place,
+) {
+    let local = tcp.local_addr().map_or(remote.ip(), |local| local.ip());
+    let Some((place, outlet)) = relay.enter(remote, local) else { return };
+    let seat = Seat { relay, place };
+    let (mut reader, mut writer) = tcp.split();
+    let write = async {
+        loop {
+            let bytes = outlet.next().await;
+            if !matches!(timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = read(&seat, &mut reader, stranger) => ended,
+        () = write => "it takes nothing",
+    };
+    tracing::debug!(%remote, ended, "a TURN client is gone");
+}
+
+/// Takes what the client sends; why that ends.
+async fn read(
+    seat: &Seat,
+    reader: &mut (impl AsyncReadExt + Unpin),
+    stranger: strangers::Place,
+) -> &'static str {
+    let mut stranger = Some(stranger);
+    let mut waiting = Vec::new();
+    let mut deadline = Instant::now() + IDLE_TIME;
+    loop {
+        let room = if stranger.is_some() { STRANGER_READ_LEN } else { READ_LEN };
+        waiting.reserve(room);
+        let mut reading = (&mut *reader).take(room as u64);
+        match timeout_at(deadline, reading.read_buf(&mut waiting)).await {
+            Ok(Ok(0)) => return "it has closed",
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return "the connection broke",
+            Err(_) if seat.relay.take(seat.place, std::iter::empty()) => {
+                deadline = Instant::now() + IDLE_TIME;
+                continue;
+            }
+            Err(_) => return "it has no allocation",
+        }
+        let taken = match framing::messages(&waiting) {
+            Ok((messages, taken)) => {
+                if seat.relay.take(seat.place, messages.into_iter()) {
+                    stranger = None;
+                    deadline = Instant::now() + IDLE_TIME;
+                }
+                taken
+            }
+            Err(OutOfStep) => return "it does not speak TURN",
+        };
+        waiting.drain(..taken);
+        if stranger.is_some() && waiting.len() > STRANGER_READ_LEN {
+            return "it says much without an allocation";
+        }
+        yield_now().await;
+    }
+}
