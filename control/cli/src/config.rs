@@ -313,7 +313,9 @@ mod tests {
             room = "cluster@conference.lab.test"
             [nat]
             stun = ["stun:198.18.0.20:3478"]
-            turn = [{ uri = "turn:198.18.0.20:3478?transport=udp", username = "u", password = "p" }]
+            turn = [{ uri = "turn:198.18.0.20:3478?transport=udp", username = "u", password = "p" },
+                    { uri = "turns:turn.lab.test:443", username = "u", password = "p" }]
+            ca_file = "turn.pem"
         "#;
         let config: ConfigFile = toml::from_str(text).unwrap();
         assert_eq!(config.xmpp.unwrap().tls, Tls::Starttls);

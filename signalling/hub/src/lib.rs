@@ -24,7 +24,8 @@
 //! stanzas of 64 KiB; 256 KiB per second and client beyond a burst, what goes to whole rooms
 //! counted too; 4 MiB waiting for a slow reader and 256 MiB for all; rooms of 1024; 32 relay
 //! addresses per user. Who exceeds what hurts others is let go with a stream error. A TURN client
-//! over TCP is one without login until it has a relay address; 256 KiB wait for it.
+//! over TCP is one without login until it has a relay address; 256 KiB wait for it, and 128 MiB for
+//! all of them.
 //!
 //! The relay never sends to loopback, link-local, multicast, broadcast, unspecified or reserved
 //! addresses, nor to the hub's own ports. It does send to private addresses unless

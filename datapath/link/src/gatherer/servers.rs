@@ -85,14 +85,17 @@ impl Streams {
 }
 
 impl Gatherer {
-    /// A link has gone silent, for lack of UDP perhaps: where the relays over UDP are silent too,
-    /// the others are connected to.
-    pub fn doubt_udp(&mut self, now: Instant) {
-        if matches!(self.streams, Streams::Standby) && self.has_streams() {
-            self.streams = Streams::After { at: now + DOUBT_TIME, since: now };
-            self.relays.iter_mut().for_each(|relay| relay.probe(now));
-            self.settle(now);
+    /// A link has gone silent: relays are asked whether they are still there. Where those over UDP
+    /// do not answer, the others are connected to; a dead connection shows by what is sent on it.
+    pub fn doubt_relays(&mut self, now: Instant) {
+        if !self.has_streams() {
+            return;
         }
+        if matches!(self.streams, Streams::Standby) {
+            self.streams = Streams::After { at: now + DOUBT_TIME, since: now };
+        }
+        self.relays.iter_mut().for_each(|relay| relay.probe(now));
+        self.settle(now);
     }
 
     /// The connection of a bridge stands.

@@ -227,7 +227,7 @@ impl Node {
             self.select(now, at, None);
         }
         if has_failed || slot_state == LinkState::Disconnected {
-            self.gatherer.doubt_udp(now);
+            self.gatherer.doubt_relays(now);
         }
         match self.peers.get_mut(&peer) {
             Some(sessions) if sessions.current == at => self.report(at),

@@ -117,12 +117,12 @@ fn nobody_is_connected_to_while_udp_works() {
     assert!(bench.gatherer.is_done(), "a server that is not asked keeps nobody waiting");
     assert_eq!(bench.connections, []);
     // A peer that is gone is no reason, as long as the relay answers.
-    bench.gatherer.doubt_udp(bench.now);
+    bench.gatherer.doubt_relays(bench.now);
     bench.drain();
     bench.answer(at(UDP_SERVER), "198.18.0.20:50000");
     bench.wait(milliseconds(5000));
     assert_eq!(bench.connections, []);
-    bench.gatherer.doubt_udp(bench.now);
+    bench.gatherer.doubt_relays(bench.now);
     bench.wait(milliseconds(5900));
     assert_eq!(bench.connections, []);
     bench.wait(milliseconds(6100));

@@ -11,6 +11,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::Interest;
@@ -42,6 +43,8 @@ struct Core {
     /// What waits for clients over TCP.
     streams: HashMap<StreamId, Arc<Outlet>>,
     streams_count: u64,
+    /// Bytes that wait for all of them.
+    streams_len: Arc<AtomicUsize>,
     /// Under which addresses others see this machine, where they differ from its own.
     external: Vec<IpAddr>,
     buffers: Vec<Box<[u8]>>,
@@ -84,6 +87,7 @@ impl RelaySockets {
                 backs: HashMap::new(),
                 streams: HashMap::new(),
                 streams_count: 0,
+                streams_len: Arc::default(),
                 external,
                 buffers,
                 tasks: JoinSet::new(),
@@ -123,7 +127,7 @@ impl RelayHandle {
         let mut core = lock(&core);
         core.streams_count += 1;
         let stream = StreamId(core.streams_count);
-        let outlet = Arc::<Outlet>::default();
+        let outlet = Arc::new(Outlet::new(core.streams_len.clone()));
         core.streams.insert(stream, outlet.clone());
         let local = local.to_canonical();
         Some((Place { remote, local, stream: Some(stream) }, outlet))

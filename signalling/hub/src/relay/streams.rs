@@ -8,7 +8,8 @@ use super::RelayHandle;
 use super::framing::{self, OutOfStep};
 use crate::strangers;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,7 +23,9 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes that wait for one client; as many may be under way to it.
 const QUEUE_LEN_MAX: usize = 256 * 1024;
-const READ_LEN: usize = 64 * 1024;
+/// Bytes that wait for all clients.
+const QUEUES_LEN_MAX: usize = 128 << 20;
+const READ_LEN: usize = 32 * 1024;
 /// What a client without an allocation may have under way: requests are small.
 const STRANGER_READ_LEN: usize = 4096;
 
@@ -33,34 +36,63 @@ pub(crate) fn is_turn(first: u8) -> bool {
 }
 
 /// What waits for a client.
-#[derive(Default)]
 pub(super) struct Outlet {
     queue: Mutex<Vec<u8>>,
     filled: Notify,
+    /// Bytes that wait for all clients.
+    all: Arc<AtomicUsize>,
+}
+
+/// Bytes on their way to a client, which count until they are gone.
+struct Batch {
+    bytes: Vec<u8>,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
 }
 
 impl Outlet {
+    pub(super) fn new(all: Arc<AtomicUsize>) -> Self {
+        Self { queue: Mutex::default(), filled: Notify::new(), all }
+    }
+
     /// Puts a message behind the others, padded, if there is room.
     pub(super) fn push(&self, message: &[u8]) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = queue.len() + message.len().next_multiple_of(4);
-        if end <= QUEUE_LEN_MAX {
+        let mut queue = self.lock();
+        let len = message.len().next_multiple_of(4);
+        let end = queue.len() + len;
+        let all = self.all.load(Ordering::Relaxed) + len;
+        if end <= QUEUE_LEN_MAX && all <= QUEUES_LEN_MAX {
+            self.all.fetch_add(len, Ordering::Relaxed);
             queue.extend_from_slice(message);
             queue.resize(end, 0);
             self.filled.notify_one();
         }
     }
 
-    async fn next(&self) -> Vec<u8> {
+    async fn next(&self) -> Batch {
         loop {
-            {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                if !queue.is_empty() {
-                    return std::mem::take(&mut *queue);
-                }
+            let bytes = std::mem::take(&mut *self.lock());
+            if !bytes.is_empty() {
+                return Batch { bytes, all: self.all.clone() };
             }
             self.filled.notified().await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        let len = self.lock().len();
+        self.all.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
@@ -89,8 +121,9 @@ pub(crate) async fn serve_stream(
     let (mut reader, mut writer) = tcp.split();
     let write = async {
         loop {
-            let bytes = outlet.next().await;
-            if !matches!(timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await, Ok(Ok(()))) {
+            let batch = outlet.next().await;
+            let write = writer.write_all(&batch.bytes);
+            if !matches!(timeout(WRITE_TIMEOUT, write).await, Ok(Ok(()))) {
                 return;
             }
         }
@@ -140,5 +173,31 @@ async fn read(
             return "it says much without an allocation";
         }
         yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_waits_is_bounded_and_counted_until_it_is_gone() {
+        let all = Arc::<AtomicUsize>::default();
+        let waiting = || all.load(Ordering::Relaxed);
+        let (slow, other) = (Outlet::new(all.clone()), Outlet::new(all.clone()));
+        for _ in 0..1000 {
+            slow.push(&[7; 1001]);
+        }
+        assert_eq!(waiting(), QUEUE_LEN_MAX / 1004 * 1004);
+        let batch = slow.next().await;
+        assert_eq!((batch.bytes.len(), &batch.bytes[1000..1004]), (waiting(), &[7, 0, 0, 0][..]));
+        other.push(&[1; 8]);
+        drop(batch);
+        assert_eq!(waiting(), 8);
+        drop(other);
+        assert_eq!(waiting(), 0);
+        all.store(QUEUES_LEN_MAX, Ordering::Relaxed);
+        slow.push(&[1; 8]);
+        assert_eq!(waiting(), QUEUES_LEN_MAX);
     }
 }
