@@ -73,7 +73,7 @@ pub const LAYERS: &[Layer] = &[
           "ipop-uring", "ipop-steer", "ipop-shm"],
         // TURN over TLS is the bridge's; what it carries is sealed anyway.
         &["crossbeam-queue", "getifaddrs", "quinn-udp", "rustix", "rustls", "rustls-native-certs",
-          "signal-hook", "thiserror", "tracing"]),
+          "signal-hook", "socket2", "thiserror", "tracing"]),
 
     // Signalling: who is there, and how to reach them. It knows no packet and no shared memory.
     row("signalling/signal", "ipop-signal", Pure, &[], &["thiserror"]),

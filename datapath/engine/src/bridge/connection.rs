@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use rustls::ClientConnection;
+use socket2::SockRef;
 
 use super::{BridgeTls, trust};
 
@@ -16,6 +17,9 @@ use super::{BridgeTls, trust};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what was sent may stay without acknowledgement: then the connection is dead.
 const SILENCE_MAX_MS: u32 = 10_000;
+
+/// Bytes that the kernel takes beyond those under way: what waits, waits here, where it is counted.
+const UNSENT_MAX: u32 = 64 * 1024;
 
 /// See the head of this file.
 pub(super) struct Connection {
@@ -143,6 +147,7 @@ fn dial(to: SocketAddr, bell: &OwnedFd) -> io::Result<Option<TcpStream>> {
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_tcp_user_timeout(&socket, SILENCE_MAX_MS)?;
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_MAX)?;
     match connect(&socket, &to) {
         Ok(()) => {}
         Err(Errno::INPROGRESS) => {

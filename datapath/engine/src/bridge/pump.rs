@@ -18,7 +18,7 @@ use super::connection::Connection;
 use super::{QUEUE_LEN_MAX, RECEIVE_BUFFER_LEN, Tallies, add};
 
 /// Receive buffers, each with room for a whole GRO run.
-const BUFFERS: usize = 4;
+const BUFFERS: usize = 2;
 const BUFFER_LEN: usize = 64 * 1024;
 /// Batches of datagrams, and readings of the stream, before the other side has its turn.
 const BATCHES_PER_TURN: usize = 8;
@@ -115,10 +115,10 @@ impl Pump {
             {
                 return end;
             }
-            if !node.is_empty() {
-                self.take_datagrams();
-            }
-            let ended = self.flush(&mut connection).err();
+            let ended = match node.is_empty() {
+                true => self.flush(&mut connection).err(),
+                false => self.take_datagrams(&mut connection).err(),
+            };
             let ended = ended.or_else(|| {
                 // Errors and the other end's goodbye are read as well.
                 if (stream - PollFlags::OUT).is_empty() {
@@ -132,10 +132,11 @@ impl Pump {
         }
     }
 
-    fn take_datagrams(&mut self) {
+    /// Each batch is written before the next one is read, so that a burst does not fill the queue.
+    fn take_datagrams(&mut self, connection: &mut Connection) -> Result<(), String> {
         let mut metas = [RecvMeta::default(); BUFFERS];
         for _ in 0..BATCHES_PER_TURN {
-            let Ok(count) = self.receive(&mut metas) else { return };
+            let Ok(count) = self.receive(&mut metas) else { break };
             let Self { buffers, queue, sent, tallies, .. } = self;
             for (buffer, meta) in buffers.iter().zip(&metas[..count]) {
                 let bytes = buffer.get(..meta.len).unwrap_or_default();
@@ -143,7 +144,9 @@ impl Pump {
                     enqueue(queue, *sent, datagram, tallies);
                 }
             }
+            self.flush(connection)?;
         }
+        self.flush(connection)
     }
 
     fn receive(&mut self, metas: &mut [RecvMeta; BUFFERS]) -> io::Result<usize> {

@@ -25,6 +25,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const QUEUE_LEN_MAX: usize = 256 * 1024;
 /// Bytes that wait for all clients.
 const QUEUES_LEN_MAX: usize = 128 << 20;
+/// Bytes that the kernel takes for a client beyond those under way to it.
+const UNSENT_MAX: u32 = 64 * 1024;
 const READ_LEN: usize = 32 * 1024;
 /// What a client without an allocation may have under way: requests are small.
 const STRANGER_READ_LEN: usize = 4096;
@@ -115,6 +117,8 @@ pub(crate) async fn serve_stream(
     remote: SocketAddr,
     stranger: strangers::Place,
 ) {
+    // What waits, waits here, where it is counted.
+    let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_MAX);
     let local = tcp.local_addr().map_or(remote.ip(), |local| local.ip());
     let Some((place, outlet)) = relay.enter(remote, local) else { return };
     let seat = Seat { relay, place };
