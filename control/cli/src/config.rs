@@ -153,13 +153,15 @@ pub struct Nat {
     pub turn: Vec<TurnEntry>,
     /// Whether the router is asked for a port mapping; it is by default.
     pub port_mapping: Option<bool>,
+    /// Roots to trust for TURN over TLS instead of those of `xmpp.ca_file` or of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// One of `nat.turn`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TurnEntry {
-    /// `turn:host:port?transport=udp`.
+    /// `turn:host:port?transport=udp` or `tcp`, or `turns:host:port`.
     pub uri: String,
     /// Long-term credential.
     pub username: String,
@@ -319,7 +321,9 @@ mod tests {
             room = "cluster@conference.lab.test"
             [nat]
             stun = ["stun:198.18.0.20:3478"]
-            turn = [{ uri = "turn:198.18.0.20:3478?transport=udp", username = "u", password = "p" }]
+            turn = [{ uri = "turn:198.18.0.20:3478?transport=udp", username = "u", password = "p" },
+                    { uri = "turns:turn.lab.test:443", username = "u", password = "p" }]
+            ca_file = "turn.pem"
         "#;
         let config: ConfigFile = toml::from_str(text).unwrap();
         assert_eq!(config.xmpp.unwrap().tls, Tls::Starttls);

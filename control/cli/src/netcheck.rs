@@ -1,25 +1,32 @@
 //! `ipop netcheck`: what the network around this machine allows.
 //!
 //! Each STUN server is asked what the NAT does (RFC 5780, where the server has two addresses), each
-//! TURN server for an allocation; all at once, each on a socket of its own.
+//! TURN server for an allocation; all at once, each on a socket of its own. Those over TCP and TLS
+//! are asked through the same bridge as in a running instance.
 
 mod drive;
 mod report;
 mod servers;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use ipop_controller::TurnTransport;
+use ipop_engine::bridge::{Bridge, BridgeConfig, BridgeEvent, BridgeTls};
 use ipop_stun::behaviour::{self, Discovery, DiscoveryConfig, DiscoveryOutput};
 use ipop_stun::{Credential, Input, TurnClient, TurnConfig, TurnOutput};
 
 use crate::args::Netcheck;
 use crate::failure::Failure;
 
-use drive::{Machine, drive};
+use drive::{Machine, drive, drive_on};
 use report::{Report, StunReport, TurnReport};
 use servers::{Relay, Servers};
+
+/// For a connection and TLS.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Runs `ipop netcheck`.
 ///
@@ -39,7 +46,8 @@ pub fn run(flags: &Netcheck) -> Result<ExitCode, Failure> {
     } else {
         print!("{}", report.text());
     }
-    Ok(if report.udp_blocked { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_shut = report.udp_blocked && !report.has_relay();
+    Ok(if is_shut { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn check(servers: &Servers) -> Report {
@@ -47,13 +55,15 @@ fn check(servers: &Servers) -> Report {
         let stun: Vec<_> =
             servers.stun.iter().map(|server| scope.spawn(|| check_stun(*server))).collect();
         let turn: Vec<_> =
-            servers.turn.iter().map(|server| scope.spawn(|| check_turn(server))).collect();
+            servers.turn.iter().map(|server| scope.spawn(|| servers.check(server))).collect();
         let stun: Vec<StunReport> = stun.into_iter().filter_map(|t| t.join().ok()).collect();
         let turn: Vec<TurnReport> = turn.into_iter().filter_map(|t| t.join().ok()).collect();
         (stun, turn)
     });
-    let answered = stun.iter().any(|s| s.mapped.is_some()) || turn.iter().any(|t| t.answered);
-    Report { udp_blocked: !answered, stun, turn }
+    let mut over_udp = turn.iter().filter(|turn| turn.transport == TurnTransport::Udp).peekable();
+    let is_asked = !stun.is_empty() || over_udp.peek().is_some();
+    let is_answered = stun.iter().any(|s| s.mapped.is_some()) || over_udp.any(|t| t.answered);
+    Report { udp_blocked: is_asked && !is_answered, stun, turn }
 }
 
 /// The tests of RFC 5780, and what they found.
@@ -132,6 +142,9 @@ impl Machine for TurnCheck {
                     self.took = Some(self.started.elapsed());
                     self.client.close(Instant::now());
                 }
+                TurnOutput::Elsewhere(to) => {
+                    self.outcome = Some(Err(format!("the server sends its clients to {to}")));
+                }
                 TurnOutput::Failed { error, .. } if self.outcome.is_none() => {
                     self.outcome = Some(Err(error.to_string()));
                 }
@@ -145,20 +158,55 @@ impl Machine for TurnCheck {
     }
 }
 
-fn check_turn(relay: &Relay) -> TurnReport {
-    let credential = match Credential::new(&relay.username, &relay.password) {
-        Ok(credential) => credential,
-        Err(error) => return TurnReport::failed(relay.address, error.to_string()),
-    };
-    let result = drive(relay.address, |_| {
+impl Servers {
+    fn check(&self, relay: &Relay) -> TurnReport {
+        let credential = match Credential::new(&relay.username, &relay.password) {
+            Ok(credential) => credential,
+            Err(error) => return TurnReport::failed(relay, error.to_string()),
+        };
+        let result = match relay.transport {
+            TurnTransport::Udp => {
+                drive(relay.address, |_| TurnCheck::new(TurnConfig::new(relay.address, credential)))
+                    .map_err(|error| error.to_string())
+            }
+            TurnTransport::Tcp | TurnTransport::Tls => self.check_stream(relay, credential),
+        };
+        match result {
+            Ok(check) => TurnReport::new(relay, check.outcome, check.took, check.answered),
+            Err(text) => TurnReport::failed(relay, text),
+        }
+    }
+
+    fn check_stream(&self, relay: &Relay, credential: Credential) -> Result<TurnCheck, String> {
+        let told = |error: io::Error| error.to_string();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(told)?;
+        let ca_file = (!self.ca_file.is_empty()).then(|| self.ca_file.clone().into());
+        let is_tls = relay.transport == TurnTransport::Tls;
+        let tls = is_tls.then(|| BridgeTls { name: relay.name.clone(), ca_file });
+        let node = socket.local_addr().map_err(told)?;
+        let (sender, events) = std::sync::mpsc::channel();
         let started = Instant::now();
-        let config = TurnConfig::new(relay.address, credential);
+        let tell = move |event| drop(sender.send(event));
+        let bridge = Bridge::start(BridgeConfig { node, tls }, tell).map_err(told)?;
+        bridge.connect(relay.address);
+        match events.recv_timeout(CONNECT_PATIENCE) {
+            Ok(BridgeEvent::Connected) => {}
+            Ok(BridgeEvent::Lost(text)) => return Err(text),
+            Err(_) => return Err("no connection".to_owned()),
+        }
+        let config = TurnConfig::new(bridge.address(), credential);
+        let mut check = TurnCheck::new(TurnConfig { is_stream: true, ..config });
+        check.started = started;
+        check.client.connected(Instant::now());
+        drive_on(&socket, check).map_err(told)
+    }
+}
+
+impl TurnCheck {
+    fn new(config: TurnConfig) -> Self {
+        let started = Instant::now();
         let client = TurnClient::new(config, seed(), started);
-        TurnCheck { client, started, outcome: None, took: None, answered: false }
-    });
-    match result {
-        Ok(check) => TurnReport::new(relay.address, check.outcome, check.took, check.answered),
-        Err(error) => TurnReport::failed(relay.address, error.to_string()),
+        Self { client, started, outcome: None, took: None, answered: false }
     }
 }
 

@@ -79,6 +79,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
     };
     let name = flags.name.clone().or(file.name.clone()).unwrap_or_else(|| "ipop".to_owned());
     let (stun, turn) = servers(&file)?;
+    let turn_ca_file = turn_roots(&file, folder);
     let controller = Settings {
         name: name.clone(),
         by_ticket: false,
@@ -90,6 +91,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
         mtu: mtu(file.overlay.mtu.as_ref())?,
         stun,
         turn,
+        turn_ca_file,
     };
     finish(name, &file, flags, controller)
 }
@@ -117,6 +119,7 @@ pub fn from_ticket(
         mtu: mtu(file.overlay.mtu.as_ref())?,
         stun: Vec::new(),
         turn: Vec::new(),
+        turn_ca_file: None,
     };
     finish(name, &file, flags, controller)
 }
@@ -272,20 +275,26 @@ fn mtu(mtu: Option<&Mtu>) -> Result<u16, Failure> {
     Ok(bytes)
 }
 
+/// The file with the roots for TURN servers over TLS, named in a file in `folder`. One authority
+/// for all servers of a group is usual, so the XMPP server's will do.
+pub fn turn_roots(file: &ConfigFile, folder: &Path) -> Option<PathBuf> {
+    let of_xmpp = || file.xmpp.as_ref().and_then(|xmpp| xmpp.ca_file.as_ref());
+    file.nat.ca_file.as_ref().or_else(of_xmpp).map(|path| folder.join(path))
+}
+
 /// The STUN and TURN servers of `[nat]`.
 ///
 /// # Errors
 /// Names the URI that is wrong.
 pub fn servers(file: &ConfigFile) -> Result<(Vec<Endpoint>, Vec<Relay>), Failure> {
     let stun = file.nat.stun.iter().map(|uri| {
-        Endpoint::from_uri(uri, "stun")
-            .map_err(|error| Failure::usage(format!("nat.stun: {error}")))
+        Endpoint::from_stun_uri(uri).map_err(|error| Failure::usage(format!("nat.stun: {error}")))
     });
     let turn = file.nat.turn.iter().map(|entry| {
-        let endpoint = Endpoint::from_uri(&entry.uri, "turn")
+        let (endpoint, transport) = Endpoint::from_turn_uri(&entry.uri)
             .map_err(|error| Failure::usage(format!("nat.turn: {error}")))?;
         let (username, password) = (entry.username.clone(), entry.password.clone());
-        Ok(Relay { endpoint, username, password })
+        Ok(Relay { endpoint, transport, username, password })
     });
     Ok((stun.collect::<Result<_, _>>()?, turn.collect::<Result<_, Failure>>()?))
 }

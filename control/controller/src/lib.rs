@@ -16,7 +16,7 @@ mod runtime;
 mod settings;
 
 pub use runtime::{EXIT_FATAL, RunError, run};
-pub use settings::{Account, Address, Endpoint, Relay, Settings, Trust, UriError};
+pub use settings::{Account, Address, Endpoint, Relay, Settings, Trust, TurnTransport, UriError};
 
 /// Looks for whatever in the settings can be seen to be wrong before anything is started.
 ///
@@ -31,7 +31,8 @@ pub fn check(settings: &Settings) -> Result<(), RunError> {
 pub const SETTINGS_FILE: &str = "controller.json";
 
 /// The file in the run directory that lists the STUN and TURN servers in use, for `ipop netcheck`:
-/// `{"stun": ["ADDRESS:PORT"], "turn": [{"address", "username", "password"}]}`.
+/// `{"stun": ["ADDRESS:PORT"], "turn": [{"address", "transport", "name", "username",
+/// "password"}], "ca_file"}`.
 pub const SERVERS_FILE: &str = "servers.json";
 
 /// Fills `bytes` from the system's generator.

@@ -9,7 +9,7 @@ use ipop_steer::TurnServer;
 use ipop_xmpp::{Config, InvalidPem, InvalidServerAddress, Security, ServerAddress};
 use tokio::net::{TcpStream, lookup_host};
 
-use crate::settings::{Account, Endpoint, Relay, Settings, Trust};
+use crate::settings::{Account, Endpoint, Relay, Settings, Trust, TurnTransport};
 
 /// Settings that the signalling client cannot work with.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,14 @@ pub(crate) enum NetworkError {
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// The roots for TURN servers cannot be used.
+    #[error("nat.ca_file {}: {text}", .path.display())]
+    TurnRoots {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        text: String,
     },
     /// The roots are none.
     #[error("xmpp.ca_file {}: {source}", .path.display())]
@@ -69,7 +77,8 @@ pub(crate) fn check(settings: &Settings) -> Result<(), NetworkError> {
     for server in &settings.account.servers {
         server.parse::<ServerAddress>()?;
     }
-    trust(&settings.account).map(drop)
+    trust(&settings.account)?;
+    turn_roots(settings)
 }
 
 /// The configuration of the XMPP client.
@@ -124,6 +133,17 @@ fn trust(account: &Account) -> Result<ipop_xmpp::Trust, NetworkError> {
     }
 }
 
+/// Whether the roots for TURN servers are any.
+fn turn_roots(settings: &Settings) -> Result<(), NetworkError> {
+    let Some(path) = &settings.turn_ca_file else { return Ok(()) };
+    let refused = |text: String| NetworkError::TurnRoots { path: path.clone(), text };
+    if path.as_os_str().len() > ipop_steer::limits::CA_FILE_LEN_MAX {
+        return Err(refused("the path is too long".to_owned()));
+    }
+    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    ipop_xmpp::Trust::from_pem(&pem).map(drop).map_err(|error| refused(error.to_string()))
+}
+
 /// The servers of the configuration, by address. A name that cannot be resolved is said and left
 /// out: the others may do.
 pub(crate) async fn resolve_configured(
@@ -139,6 +159,8 @@ pub(crate) async fn resolve_configured(
         let found = resolve(&relay.endpoint.host, relay.endpoint.port).await;
         relays.extend(found.into_iter().map(|address| TurnServer {
             address,
+            transport: to_steer(relay.transport),
+            name: relay.endpoint.host.clone(),
             username: relay.username.clone(),
             password: relay.password.clone(),
         }));
@@ -146,22 +168,46 @@ pub(crate) async fn resolve_configured(
     (addresses, relays)
 }
 
-/// The servers that the network offers, by address; those over UDP.
+/// The servers that the network offers, by address; not those over DTLS.
 pub(crate) async fn resolve_offered(servers: IceServers) -> (Vec<SocketAddr>, Vec<TurnServer>) {
     let mut stun = Vec::new();
     for server in &servers.stun {
         stun.extend(resolve_host(server).await);
     }
     let mut turn = Vec::new();
-    for server in servers.turn.iter().filter(|server| server.transport == Transport::Udp) {
+    for server in &servers.turn {
+        let transport = match server.transport {
+            Transport::Udp => TurnTransport::Udp,
+            Transport::Tcp => TurnTransport::Tcp,
+            Transport::Tls => TurnTransport::Tls,
+            Transport::Dtls => continue,
+        };
         let found = resolve_host(&server.at).await;
         turn.extend(found.into_iter().map(|address| TurnServer {
             address,
+            transport: to_steer(transport),
+            name: name_of(&server.at.host),
             username: server.username.clone(),
             password: server.password.clone(),
         }));
     }
     (stun, turn)
+}
+
+fn to_steer(transport: TurnTransport) -> ipop_steer::TurnTransport {
+    match transport {
+        TurnTransport::Udp => ipop_steer::TurnTransport::Udp,
+        TurnTransport::Tcp => ipop_steer::TurnTransport::Tcp,
+        TurnTransport::Tls => ipop_steer::TurnTransport::Tls,
+    }
+}
+
+/// As a certificate would name it: an address without brackets.
+fn name_of(host: &Host) -> String {
+    match host {
+        Host::Address(address) => address.to_string(),
+        Host::Name(name) => name.clone(),
+    }
 }
 
 async fn resolve_host(at: &HostPort) -> Vec<SocketAddr> {

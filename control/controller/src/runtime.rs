@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::datapath::{Datapath, DatapathError, Heard, segment_path, unix_ms};
 use crate::network::{NetworkError, config, resolve_configured, resolve_offered};
-use crate::settings::Settings;
+use crate::settings::{Settings, TurnTransport};
 use crate::{SERVERS_FILE, SETTINGS_FILE, fill_random};
 
 /// Exit code of a controller that a new start would not mend.
@@ -128,6 +128,7 @@ impl Controller {
             mtu: settings.mtu,
             stun,
             turn,
+            ca_file: settings.turn_ca_file.as_deref().map(text_of).unwrap_or_default(),
         });
         let status = Status {
             row: note,
@@ -245,8 +246,8 @@ impl Controller {
         while let Some(output) = self.policy.poll_output() {
             match output {
                 Output::Command(command) => {
-                    if let Command::SetIceServers { stun, turn } = &command {
-                        self.write_servers(stun, turn);
+                    if let Command::SetIceServers { stun, turn, ca_file } = &command {
+                        self.write_servers(stun, turn, ca_file);
                     }
                     self.datapath.send(command)?;
                 }
@@ -270,13 +271,22 @@ impl Controller {
     }
 
     /// Leaves the servers in use where `ipop netcheck` finds them.
-    fn write_servers(&self, stun: &[SocketAddr], turn: &[TurnServer]) {
+    fn write_servers(&self, stun: &[SocketAddr], turn: &[TurnServer], ca_file: &str) {
         let relay = |server: &TurnServer| {
-            let TurnServer { address, username, password } = server;
-            serde_json::json!({ "address": address, "username": username, "password": password })
+            let TurnServer { address, transport, name, username, password } = server;
+            let transport = match transport {
+                ipop_steer::TurnTransport::Udp => TurnTransport::Udp,
+                ipop_steer::TurnTransport::Tcp => TurnTransport::Tcp,
+                ipop_steer::TurnTransport::Tls => TurnTransport::Tls,
+            };
+            serde_json::json!({
+                "address": address, "transport": transport, "name": name,
+                "username": username, "password": password,
+            })
         };
         let turn: Vec<_> = turn.iter().map(relay).collect();
-        let text = serde_json::json!({ "stun": stun, "turn": turn }).to_string();
+        let text =
+            serde_json::json!({ "stun": stun, "turn": turn, "ca_file": ca_file }).to_string();
         let written = OpenOptions::new()
             .write(true)
             .create(true)
@@ -316,6 +326,12 @@ impl Controller {
         let closed = async { while self.happenings.recv().await.is_some() {} };
         let _ = tokio::time::timeout(GOODBYE_PATIENCE, closed).await;
     }
+}
+
+/// The path for the datapath, which runs in another folder perhaps.
+fn text_of(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    whole.to_string_lossy().into_owned()
 }
 
 /// What a refusal means to somebody who has nothing but a ticket.

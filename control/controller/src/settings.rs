@@ -29,6 +29,8 @@ pub struct Settings {
     pub stun: Vec<Endpoint>,
     /// TURN servers of the configuration.
     pub turn: Vec<Relay>,
+    /// PEM file with the roots for TURN servers over TLS; the system's without one.
+    pub turn_ca_file: Option<PathBuf>,
 }
 
 /// An XMPP account and how to reach its server.
@@ -75,20 +77,35 @@ pub enum Address {
     Derived(Ipv4Addr, u8),
 }
 
-/// A server by name or address, and its UDP port.
+/// A server by name or address, and its port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     /// Name or literal address.
     pub host: String,
-    /// UDP port.
+    /// UDP or TCP port.
     pub port: u16,
 }
 
-/// A TURN server over UDP.
+/// What carries the messages between a node and a TURN server.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TurnTransport {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// A plain TCP connection.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+/// A TURN server.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Relay {
     /// Where it is.
     pub endpoint: Endpoint,
+    /// How to talk to it.
+    pub transport: TurnTransport,
     /// Long-term credential.
     pub username: String,
     /// Long-term credential.
@@ -98,7 +115,9 @@ pub struct Relay {
 /// Leaves the password out.
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Relay");
+        shown.field("endpoint", &self.endpoint).field("transport", &self.transport);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -126,32 +145,56 @@ pub enum UriError {
     /// Not `scheme:host[:port]`.
     #[error("`{0}` is not of the form {1}:HOST[:PORT]")]
     Form(String, &'static str),
-    /// TCP, TLS or DTLS.
-    #[error("`{0}`: only UDP is spoken to STUN and TURN servers")]
-    Transport(String),
+    /// TCP, TLS or DTLS to a STUN server: that would tell of no UDP address.
+    #[error("`{0}`: STUN servers are asked over UDP only")]
+    StunTransport(String),
+    /// DTLS, or something unknown.
+    #[error("`{0}`: TURN goes over udp and tcp, and turns over tcp")]
+    TurnTransport(String),
 }
 
+const PORT: u16 = 3478;
+/// RFC 8656 section 3.3.
+const TLS_PORT: u16 = 5349;
+
 impl Endpoint {
-    /// Reads `scheme:host[:port][?transport=udp]`; `scheme` is `stun` or `turn`, the default port
-    /// 3478.
+    /// Reads `stun:host[:port]`; the default port is 3478.
     ///
     /// # Errors
     /// [`UriError`] for anything else.
-    pub fn from_uri(uri: &str, scheme: &'static str) -> Result<Self, UriError> {
-        let form = || UriError::Form(uri.to_owned(), scheme);
-        let (found, rest) = uri.split_once(':').ok_or_else(form)?;
-        if found.strip_suffix('s') == Some(scheme) {
-            return Err(UriError::Transport(uri.to_owned()));
-        }
-        if found != scheme {
-            return Err(form());
-        }
+    pub fn from_stun_uri(uri: &str) -> Result<Self, UriError> {
+        let form = || UriError::Form(uri.to_owned(), "stun");
+        let (scheme, rest) = uri.split_once(':').ok_or_else(form)?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, "transport=udp"));
-        if query != "transport=udp" {
-            return Err(UriError::Transport(uri.to_owned()));
+        match (scheme, query) {
+            ("stun", "transport=udp") => Self::of(authority, PORT).ok_or_else(form),
+            ("stun" | "stuns", _) => Err(UriError::StunTransport(uri.to_owned())),
+            _ => Err(form()),
         }
-        let (host, port) = split_port(authority).ok_or_else(form)?;
-        Ok(Self { host: host.to_owned(), port: port.unwrap_or(3478) })
+    }
+
+    /// Reads `turn:host[:port][?transport=udp|tcp]` or `turns:host[:port][?transport=tcp]` (RFC
+    /// 7065); the default ports are 3478 and, with TLS, 5349.
+    ///
+    /// # Errors
+    /// [`UriError`] for anything else.
+    pub fn from_turn_uri(uri: &str) -> Result<(Self, TurnTransport), UriError> {
+        let form = || UriError::Form(uri.to_owned(), "turn");
+        let (scheme, rest) = uri.split_once(':').ok_or_else(form)?;
+        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (transport, port) = match (scheme, query) {
+            ("turn", "" | "transport=udp") => (TurnTransport::Udp, PORT),
+            ("turn", "transport=tcp") => (TurnTransport::Tcp, PORT),
+            ("turns", "" | "transport=tcp") => (TurnTransport::Tls, TLS_PORT),
+            ("turn" | "turns", _) => return Err(UriError::TurnTransport(uri.to_owned())),
+            _ => return Err(form()),
+        };
+        Ok((Self::of(authority, port).ok_or_else(form)?, transport))
+    }
+
+    fn of(authority: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = split_port(authority)?;
+        Some(Self { host: host.to_owned(), port: port.unwrap_or(default_port) })
     }
 }
 
@@ -177,17 +220,28 @@ mod tests {
 
     #[test]
     fn uris_are_read_and_wrong_ones_say_why() {
-        let read = |uri| Endpoint::from_uri(uri, "turn").map(|e| (e.host, e.port));
-        assert_eq!(read("turn:198.18.0.20"), Ok(("198.18.0.20".into(), 3478)));
-        assert_eq!(read("turn:a.test:99?transport=udp"), Ok(("a.test".into(), 99)));
-        assert_eq!(read("turn:[fd00::1]:99"), Ok(("fd00::1".into(), 99)));
-        for uri in ["turns:a.test", "turn:a.test?transport=tcp"] {
-            assert!(matches!(read(uri), Err(UriError::Transport(_))), "{uri}");
+        use TurnTransport::{Tcp, Tls, Udp};
+        let read = |uri| Endpoint::from_turn_uri(uri).map(|(e, over)| (e.host, e.port, over));
+        assert_eq!(read("turn:198.18.0.20"), Ok(("198.18.0.20".into(), 3478, Udp)));
+        assert_eq!(read("turn:a.test:99?transport=udp"), Ok(("a.test".into(), 99, Udp)));
+        assert_eq!(read("turn:[fd00::1]:99"), Ok(("fd00::1".into(), 99, Udp)));
+        assert_eq!(read("turn:a.test?transport=tcp"), Ok(("a.test".into(), 3478, Tcp)));
+        assert_eq!(read("turns:a.test"), Ok(("a.test".into(), 5349, Tls)));
+        assert_eq!(read("turns:a.test:443?transport=tcp"), Ok(("a.test".into(), 443, Tls)));
+        for uri in ["turns:a.test?transport=udp", "turn:a.test?transport=sctp", "turn:a.test?x"] {
+            assert!(matches!(read(uri), Err(UriError::TurnTransport(_))), "{uri}");
         }
         for uri in
             ["stun:a.test", "a.test", "turn:", "turn:a:b", "turn:[::1", "turn:[::1]x", "turn:a:0"]
         {
             assert!(matches!(read(uri), Err(UriError::Form(..))), "{uri}");
         }
+        let stun = Endpoint { host: "a.test".into(), port: 3478 };
+        assert_eq!(Endpoint::from_stun_uri("stun:a.test"), Ok(stun));
+        for uri in ["stuns:a.test", "stun:a.test?transport=tcp"] {
+            let refused = Endpoint::from_stun_uri(uri);
+            assert!(matches!(refused, Err(UriError::StunTransport(_))), "{uri}");
+        }
+        assert!(matches!(Endpoint::from_stun_uri("turn:a.test"), Err(UriError::Form(..))));
     }
 }

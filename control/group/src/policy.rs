@@ -33,6 +33,8 @@ pub struct GroupConfig {
     pub stun: Vec<SocketAddr>,
     /// TURN servers of the configuration.
     pub turn: Vec<TurnServer>,
+    /// File with the roots for TURN servers over TLS; empty for the system's.
+    pub ca_file: String,
 }
 
 /// What the policy hears.
@@ -46,7 +48,7 @@ pub enum Input {
     Servers {
         /// STUN servers.
         stun: Vec<SocketAddr>,
-        /// TURN servers over UDP.
+        /// TURN servers.
         turn: Vec<TurnServer>,
     },
 }
@@ -220,7 +222,8 @@ impl GroupVpn {
         let mut all_turn = self.config.turn.clone();
         all_turn.extend_from_slice(turn);
         all_turn.truncate(ipop_steer::limits::TURN_SERVERS_MAX);
-        self.command(Command::SetIceServers { stun: all_stun, turn: all_turn });
+        let ca_file = self.config.ca_file.clone();
+        self.command(Command::SetIceServers { stun: all_stun, turn: all_turn, ca_file });
     }
 
     fn announce(&mut self) {

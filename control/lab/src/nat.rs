@@ -24,9 +24,11 @@ pub enum Nat {
     Symmetric,
     /// No UDP at all: only TCP leaves.
     UdpBlocked,
+    /// Nothing leaves but TCP to the ports 443 and 5222, as on many a guest network.
+    TcpOnly,
 }
 
-const NAMES: [(&str, Nat); 7] = [
+const NAMES: [(&str, Nat); 8] = [
     ("none", Nat::None),
     ("firewall", Nat::Firewall),
     ("fullcone", Nat::FullCone),
@@ -34,6 +36,7 @@ const NAMES: [(&str, Nat); 7] = [
     ("rejecting", Nat::Rejecting),
     ("symmetric", Nat::Symmetric),
     ("udpblock", Nat::UdpBlocked),
+    ("tcponly", Nat::TcpOnly),
 ];
 
 impl Nat {
@@ -67,6 +70,12 @@ impl Nat {
         let forward = match self {
             Self::FullCone => "ct status dnat accept\n    iifname wan ct state new drop",
             Self::UdpBlocked => "meta l4proto udp drop\n    iifname wan ct state new drop",
+            Self::TcpOnly => {
+                "ct state established,related accept
+    iifname wan drop
+    tcp dport { 443, 5222 } accept
+    drop"
+            }
             _ => "iifname wan ct state new drop",
         };
         format!(

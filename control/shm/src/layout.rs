@@ -119,7 +119,7 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// The usual sizes: rings of 256 KiB with records up to 4 KiB, 1024 links of 512 bytes, 128
+    /// The usual sizes: rings of 256 KiB with records up to 12 KiB, 1024 links of 512 bytes, 128
     /// different errors of 256 bytes and a note of 4 KiB for each side; about 1.2 MiB.
     pub const fn new(words_version: u32, workers: u32, counters: u32) -> Self {
         Self {
@@ -128,7 +128,7 @@ impl Layout {
             counters,
             command_ring_len: 256 * 1024,
             event_ring_len: 256 * 1024,
-            record_len_max: 4096,
+            record_len_max: 12 * 1024,
             link_rows: 1024,
             link_row_len: 512,
             error_rows: 128,

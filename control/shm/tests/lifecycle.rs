@@ -371,7 +371,7 @@ proptest! {
 fn noise_behind_the_header_never_harms() {
     let scratch = Scratch::on(Path::new("/dev/shm"));
     let path = scratch.segment();
-    let small = Layout { link_rows: 8, event_ring_len: 32768, ..layout() };
+    let small = Layout { link_rows: 8, event_ring_len: 65_536, ..layout() };
     let mut datapath = create(&path, &small).expect("a new segment");
     let file = OpenOptions::new().write(true).open(&path).expect("the segment");
     let len = file.metadata().expect("its length").len() as usize - 4096;

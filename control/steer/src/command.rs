@@ -3,10 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::codec::{DecodeError, EncodeError, Reader, Writer};
+use crate::codec::{DecodeError, EncodeError, Reader, Writer, coded_enum};
 use crate::limits::{
-    INTERFACE_ADDRESSES_MAX, NAME_LEN_MAX, STUN_SERVERS_MAX, TURN_PASSWORD_LEN_MAX,
-    TURN_SERVERS_MAX, TURN_USERNAME_LEN_MAX,
+    CA_FILE_LEN_MAX, INTERFACE_ADDRESSES_MAX, NAME_LEN_MAX, SERVER_NAME_LEN_MAX, STUN_SERVERS_MAX,
+    TURN_PASSWORD_LEN_MAX, TURN_SERVERS_MAX, TURN_USERNAME_LEN_MAX,
 };
 use crate::{Candidate, Fingerprint, IceCredentials};
 
@@ -38,6 +38,9 @@ pub enum Command {
         stun: Vec<SocketAddr>,
         /// At most [`TURN_SERVERS_MAX`].
         turn: Vec<TurnServer>,
+        /// PEM file with the roots that TURN servers over TLS are checked against, an absolute
+        /// path of at most [`CA_FILE_LEN_MAX`] bytes; empty for the system's roots.
+        ca_file: String,
     },
     /// Have a link to this peer. With the session that the link has already, nothing happens; a new
     /// session replaces the old one, whose keys and path keep carrying until the new one is up.
@@ -108,11 +111,28 @@ pub enum Command {
     Snapshot,
 }
 
-/// A TURN server over UDP with long-term credentials (RFC 8489, section 9.2).
+coded_enum! {
+    /// What carries the messages between a node and a TURN server (RFC 8656, section 2.1).
+    pub enum TurnTransport {
+        /// Datagrams.
+        Udp = 1,
+        /// A plain TCP connection.
+        Tcp = 2,
+        /// TLS over TCP.
+        Tls = 3,
+    }
+}
+
+/// A TURN server with long-term credentials (RFC 8489, section 9.2).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TurnServer {
     /// Where it listens.
     pub address: SocketAddr,
+    /// How to talk to it.
+    pub transport: TurnTransport,
+    /// Its name or address as it was written, which a certificate has to be for; at most
+    /// [`SERVER_NAME_LEN_MAX`] bytes.
+    pub name: String,
     /// At most [`TURN_USERNAME_LEN_MAX`] bytes.
     pub username: String,
     /// At most [`TURN_PASSWORD_LEN_MAX`] bytes.
@@ -157,10 +177,11 @@ impl Command {
                 );
                 to.u16(*mtu);
             }
-            Self::SetIceServers { stun, turn } => {
+            Self::SetIceServers { stun, turn, ca_file } => {
                 to.u8(2);
                 to.list("stun", stun, STUN_SERVERS_MAX, |to, server| to.socket_address(server));
                 to.list("turn", turn, TURN_SERVERS_MAX, |to, server| server.put(to));
+                to.text("ca_file", ca_file, CA_FILE_LEN_MAX);
             }
             Self::OpenLink { peer, name, controlling, session, local, remote } => {
                 to.u8(3);
@@ -206,6 +227,7 @@ impl Command {
             2 => Self::SetIceServers {
                 stun: from.list(STUN_SERVERS_MAX, Reader::socket_address)?,
                 turn: from.list(TURN_SERVERS_MAX, TurnServer::take)?,
+                ca_file: from.text(CA_FILE_LEN_MAX)?,
             },
             3 => Self::OpenLink {
                 peer: Fingerprint::take(from)?,
@@ -251,6 +273,8 @@ fn put_for_session(to: &mut Writer<'_>, tag: u8, peer: &Fingerprint, session: u6
 impl TurnServer {
     fn put(&self, to: &mut Writer<'_>) {
         to.socket_address(&self.address);
+        self.transport.put(to);
+        to.text("server name", &self.name, SERVER_NAME_LEN_MAX);
         to.text("username", &self.username, TURN_USERNAME_LEN_MAX);
         to.text("password", &self.password, TURN_PASSWORD_LEN_MAX);
     }
@@ -258,6 +282,8 @@ impl TurnServer {
     fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             address: from.socket_address()?,
+            transport: TurnTransport::take(from)?,
+            name: from.text(SERVER_NAME_LEN_MAX)?,
             username: from.text(TURN_USERNAME_LEN_MAX)?,
             password: from.text(TURN_PASSWORD_LEN_MAX)?,
         })
@@ -269,6 +295,8 @@ impl fmt::Debug for TurnServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TurnServer")
             .field("address", &self.address)
+            .field("transport", &self.transport)
+            .field("name", &self.name)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }

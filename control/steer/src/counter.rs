@@ -76,6 +76,8 @@ counter_enum! {
     CommandsHandled "commands_handled" "Commands taken from the controller.",
     EventsPublished "events_published" "Events handed to the controller.",
     KernelEntries "kernel_entries" "System calls made by the worker's loop.",
+    RelayConnections "relay_connections" "Connections made to TURN servers over TCP and TLS.",
+    RelayConnectionsFailed "relay_connections_failed" "Such connections that could not be made.",
 }
 
 counter_enum! {
@@ -107,6 +109,7 @@ counter_enum! {
     RingFull "ring_full" "An event that the controller did not make room for.",
     HandoverFull "handover_full" "A frame for which the first worker had no room in its queue.",
     Overload "overload" "A TCP segment dropped early because queues were getting long.",
+    RelayFull "relay_full" "A datagram that the connection to a TURN server had no room for.",
 }
 
 #[cfg(test)]

@@ -48,17 +48,17 @@ mod link_row;
 
 pub use candidate::{Candidate, CandidateKind, IceCredentials};
 pub use codec::{DecodeError, EncodeError};
-pub use command::{Command, Request, TurnServer};
+pub use command::{Command, Request, TurnServer, TurnTransport};
 pub use counter::{Counter, DropReason, counter_slots};
 pub use event::{Event, LinkState, PathInfo, PathKind, RefusalReason};
 pub use identity::{Fingerprint, FingerprintError};
 pub use link_row::{Cipher, LinkRow};
 
 /// Version of the words: raised with each change of a layout, compared when a controller attaches.
-pub const WORDS_VERSION: u32 = 2;
+pub const WORDS_VERSION: u32 = 3;
 
 /// No encoded [`Request`] or [`Event`] is longer than this, bytes.
-pub const RECORD_LEN_MAX: usize = 4096;
+pub const RECORD_LEN_MAX: usize = 12 * 1024;
 
 /// Longest texts and lists that the codec carries. Texts that only people read (`reason`, `text`)
 /// are cut to fit; anything else that is too long is an [`EncodeError`].
@@ -75,12 +75,16 @@ pub mod limits {
     pub const TURN_USERNAME_LEN_MAX: usize = 508;
     /// Bytes in a TURN password.
     pub const TURN_PASSWORD_LEN_MAX: usize = 256;
+    /// Bytes in the name of a server (RFC 1035, section 2.3.4).
+    pub const SERVER_NAME_LEN_MAX: usize = 255;
+    /// Bytes in the path of a file with root certificates.
+    pub const CA_FILE_LEN_MAX: usize = 1024;
     /// Bytes of a text that only people read.
     pub const TEXT_LEN_MAX: usize = 256;
     /// STUN servers in one command.
     pub const STUN_SERVERS_MAX: usize = 16;
     /// TURN servers in one command.
-    pub const TURN_SERVERS_MAX: usize = 4;
+    pub const TURN_SERVERS_MAX: usize = 8;
     /// Addresses of the interface.
     pub const INTERFACE_ADDRESSES_MAX: usize = 16;
     /// Overlay addresses in a [`LinkRow`](crate::LinkRow).

@@ -63,10 +63,12 @@ prop_compose! {
 prop_compose! {
     fn turn_server()(
         address in endpoint(),
+        transport in one_of(TurnTransport::ALL),
+        name in text(SERVER_NAME_LEN_MAX),
         username in text(TURN_USERNAME_LEN_MAX),
         password in text(TURN_PASSWORD_LEN_MAX),
     ) -> TurnServer {
-        TurnServer { address, username, password }
+        TurnServer { address, transport, name, username, password }
     }
 }
 
@@ -83,8 +85,16 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (vec(network(), 0..=INTERFACE_ADDRESSES_MAX), any::<u16>())
             .prop_map(|(addresses, mtu)| Command::ConfigureInterface { addresses, mtu }),
-        (vec(endpoint(), 0..=STUN_SERVERS_MAX), vec(turn_server(), 0..=TURN_SERVERS_MAX))
-            .prop_map(|(stun, turn)| Command::SetIceServers { stun, turn }),
+        (
+            vec(endpoint(), 0..=STUN_SERVERS_MAX),
+            vec(turn_server(), 0..=TURN_SERVERS_MAX),
+            text(CA_FILE_LEN_MAX),
+        )
+            .prop_map(|(stun, turn, ca_file)| Command::SetIceServers {
+                stun,
+                turn,
+                ca_file
+            }),
         (
             (peer(), text(NAME_LEN_MAX), any::<bool>()),
             (any::<u64>(), credentials(), option::of(credentials())),
@@ -285,12 +295,15 @@ fn the_largest_record_fits() {
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 3478));
     let server = TurnServer {
         address: v6,
+        transport: TurnTransport::Tls,
+        name: "n".repeat(SERVER_NAME_LEN_MAX),
         username: "u".repeat(TURN_USERNAME_LEN_MAX),
         password: "p".repeat(TURN_PASSWORD_LEN_MAX),
     };
     let servers = Command::SetIceServers {
         stun: vec![v6; STUN_SERVERS_MAX],
         turn: vec![server; TURN_SERVERS_MAX],
+        ca_file: "f".repeat(CA_FILE_LEN_MAX),
     };
     let interface = Command::ConfigureInterface {
         addresses: vec![(v6.ip(), 64); INTERFACE_ADDRESSES_MAX],
@@ -337,7 +350,13 @@ fn readable_texts_are_cut_between_characters() {
 fn passwords_stay_out_of_logs() {
     let credentials = IceCredentials { ufrag: "ufrag".into(), pwd: "secret".into() };
     let address = SocketAddr::from(([192, 0, 2, 1], 3478));
-    let server = TurnServer { address, username: "user".into(), password: "secret".into() };
+    let server = TurnServer {
+        address,
+        transport: TurnTransport::Udp,
+        name: String::new(),
+        username: "user".into(),
+        password: "secret".into(),
+    };
     assert!(!format!("{credentials:?} {server:?}").contains("secret"));
 }
 
@@ -356,7 +375,7 @@ fn bytes_of_a_request_are_pinned() {
     pinned.extend([0xaa; 32]);
     pinned.extend([4, 10, 77, 0, 0, 24]);
     assert_eq!(record, pinned);
-    assert_eq!(WORDS_VERSION, 2);
+    assert_eq!(WORDS_VERSION, 3);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod commands;
 mod outputs;
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use ipop_shm::{Consumer, ErrorLog, Holder, WorkerCounters};
 use ipop_steer::{Counter, DropReason, Event, Request};
 use ipop_wire::LinkIndex;
 
+use self::servers::Bridges;
 use crate::addresses::host_addresses;
 use crate::clock::unix_ms;
 use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
@@ -86,6 +88,7 @@ pub(crate) struct Agent {
     /// Hardware addresses of peers whose routes are to be announced again, and when.
     announcements: Vec<(Instant, [u8; 6])>,
     hosts: BTreeSet<SocketAddr>,
+    bridges: Bridges,
     next_report: Instant,
     next_hosts: Instant,
     /// Workers that have ended.
@@ -96,8 +99,10 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(parts: Parts, now: Instant) -> Self {
+        let bridges = Bridges::new(parts.commands.ringer());
         Self {
             parts,
+            bridges,
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -136,6 +141,7 @@ impl Agent {
             handled += 1;
         }
         handled += self.take_commands(now);
+        self.heed_bridges(now);
         let change = self.parts.network.take();
         if now >= self.next_hosts || change.is_some_and(|change| change.addresses) {
             let is_watched = self.parts.network.is_watching();
@@ -160,6 +166,7 @@ impl Agent {
             self.next_report = now + REPORT_PAUSE;
             self.parts.holder.beat(unix_ms());
             self.show_links();
+            self.count_bridges();
             self.announce_again(now);
             self.order_all(|| ToWorker::Report);
         }
@@ -280,6 +287,8 @@ impl Agent {
         if hosts != self.hosts {
             let list: Vec<_> = hosts.iter().copied().collect();
             self.parts.node.set_hosts(now, &list);
+            let gone: Vec<_> = self.hosts.difference(&hosts).map(|host| host.ip()).collect();
+            self.bridges.note_gone(&gone);
             self.hosts = hosts;
         }
     }

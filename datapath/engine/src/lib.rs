@@ -20,6 +20,8 @@
 //! - [`steering`] translates between the control ring and the agent; it knows both vocabularies,
 //!   so that neither the links nor the ring know the other's.
 //!
+//! - A [`bridge`] stands for a TURN server over TCP or TLS; to all others it is a UDP address.
+//!
 //! A controller may vanish at any time: nothing here waits for it, and a full event ring only
 //! counts. Left out: anything of XMPP, any policy.
 //!
@@ -29,6 +31,7 @@
 
 mod addresses;
 mod agent;
+pub mod bridge;
 mod cipher;
 mod clock;
 mod config;

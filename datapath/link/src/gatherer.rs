@@ -4,10 +4,14 @@
 //! STUN server a `BindingClient`, per TURN server a `TurnClient`. A server that is silent
 //! delays nothing; what is found late is told late.
 //!
+//! TURN servers over TCP and TLS are for networks that let no UDP out: they are connected to, all
+//! at once, when no relay over UDP has come up for a while, or when one is missed later.
+//!
 //! It also is where relayed datagrams are wrapped and unwrapped.
 
 mod reflexive;
 mod relays;
+mod servers;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +23,8 @@ use ipop_stun::{Random, Retransmission};
 
 use self::reflexive::Probe;
 use self::relays::Relay;
+use self::servers::Streams;
+pub use self::servers::{TurnServer, TurnWay};
 use crate::port::{Datagram, Refused};
 
 /// After this time gathering counts as done, whoever has not answered.
@@ -35,28 +41,7 @@ pub const HOSTS_MAX: usize = 16;
 /// STUN servers in use at most.
 pub const STUN_SERVERS_MAX: usize = 8;
 /// TURN servers in use at most.
-pub const TURN_SERVERS_MAX: usize = 4;
-
-/// A TURN server and who we are there.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TurnServer {
-    /// Its UDP address.
-    pub address: SocketAddr,
-    /// User name of the long-term credential.
-    pub username: String,
-    /// Its password.
-    pub password: String,
-}
-
-/// Leaves the password out.
-impl std::fmt::Debug for TurnServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TurnServer")
-            .field("address", &self.address)
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
+pub const TURN_SERVERS_MAX: usize = 8;
 
 /// What a [`Gatherer`] wants done or known.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +65,13 @@ pub enum GathererOutput {
         address: SocketAddr,
         /// Why.
         text: String,
+    },
+    /// A connection is wanted; [`Gatherer::stream_connected`] or [`Gatherer::stream_lost`] answers.
+    Connect {
+        /// Whose, see [`TurnWay::Stream`].
+        bridge: SocketAddr,
+        /// The server to connect to, over what leads elsewhere now.
+        to: SocketAddr,
     },
     /// A channel was bound or lost: [`Gatherer::relay_path`] has another answer.
     ChannelChanged {
@@ -125,6 +117,7 @@ pub struct Gatherer {
     turn: Vec<TurnServer>,
     probes: Vec<Probe>,
     relays: Vec<Relay>,
+    streams: Streams,
     /// Relays that are being given back.
     closing: Vec<Relay>,
     /// What the router maps to a host's address.
@@ -156,6 +149,7 @@ impl Gatherer {
             turn: Vec::new(),
             probes: Vec::new(),
             relays: Vec::new(),
+            streams: Streams::Standby,
             closing: Vec::new(),
             mapping: None,
             candidates: Vec::new(),
@@ -233,6 +227,7 @@ impl Gatherer {
         self.probes.iter_mut().for_each(|probe| probe.handle_timeout(now));
         let relays = self.relays.iter_mut().chain(&mut self.closing);
         relays.for_each(|relay| relay.handle_timeout(now));
+        self.advance_streams(now);
         self.settle(now);
     }
 
@@ -250,7 +245,7 @@ impl Gatherer {
         };
         let probes = self.probes.iter().filter_map(Probe::poll_timeout);
         let relays = self.relays.iter().chain(&self.closing).filter_map(Relay::poll_timeout);
-        probes.chain(relays).chain(done).min()
+        probes.chain(relays).chain(done).chain(self.streams.due()).min()
     }
 
     fn dispatch(&mut self, now: Instant, input: Datagram<'_>) -> Result<Gathered, Refused> {
@@ -274,6 +269,7 @@ impl Gatherer {
     fn restart(&mut self, now: Instant) {
         self.restart_probes(now);
         self.restart_relays(now);
+        self.restart_streams(now);
         if !self.hosts.is_empty() {
             self.done = Done::Gathering { until: now + GATHERING_TIME_MAX };
         }

@@ -26,7 +26,7 @@ mod port;
 pub use control::{Control, REASON_LEN_MAX};
 pub use gatherer::{
     GATHERING_TIME_MAX, Gathered, Gatherer, GathererOutput, HOSTS_MAX, RelayPath, STUN_SERVERS_MAX,
-    TURN_SERVERS_MAX, TurnServer,
+    TURN_SERVERS_MAX, TurnServer, TurnWay,
 };
 pub use ipop_ice::{Candidate, CandidateKind, Credentials};
 pub use keys::KEEPALIVE;

@@ -136,6 +136,18 @@ impl Node {
         self.settle(now);
     }
 
+    /// The bridge to a TURN server has its connection.
+    pub fn stream_connected(&mut self, now: Instant, bridge: SocketAddr) {
+        self.gatherer.stream_connected(now, bridge);
+        self.settle(now);
+    }
+
+    /// The bridge to a TURN server has no connection, or none any more, and why; it goes on trying.
+    pub fn stream_lost(&mut self, now: Instant, bridge: SocketAddr, text: String) {
+        self.gatherer.stream_lost(now, bridge, text);
+        self.settle(now);
+    }
+
     /// Opens a link. The same session again is no news; a new session replaces the one there is,
     /// which goes on carrying frames until the new one is up.
     ///

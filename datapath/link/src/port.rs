@@ -102,6 +102,15 @@ pub enum Output {
         /// Our index of the session.
         index: LinkIndex,
     },
+    /// A bridge to a TURN server shall have a connection;
+    /// [`Node::stream_connected`](crate::Node::stream_connected) or
+    /// [`Node::stream_lost`](crate::Node::stream_lost) answers.
+    ConnectServer {
+        /// Which bridge, see [`TurnWay::Stream`](crate::TurnWay::Stream).
+        bridge: SocketAddr,
+        /// The server to connect to, over what leads elsewhere now.
+        to: SocketAddr,
+    },
     /// Something to tell the controller.
     Event(Event),
 }

@@ -6,9 +6,12 @@
 //! [`Input`]; what shall be done comes out of `poll_output`. Nothing waits for anything, so a
 //! server that never answers costs its own timer and nobody else's time.
 //!
-//! Left out: TURN over TCP and TLS, reserved ports, the server side of TURN, the text forms of
-//! addresses and URIs, realms that are not ASCII (the codec refuses most). ICE's checks are built
-//! from [`Message`] and [`Builder`] one crate up.
+//! TURN over TCP and TLS is the same machine in front of a connection that somebody else keeps;
+//! [`stream`] cuts the connection's bytes into messages.
+//!
+//! Left out: the connections themselves, relaying TCP (RFC 6062), reserved ports, the server side
+//! of TURN, the text forms of addresses and URIs, realms that are not ASCII (the codec refuses
+//! most). ICE's checks are built from [`Message`] and [`Builder`] one crate up.
 //!
 //! Read [`Message`] and [`turn::TurnClient`] first.
 #![forbid(unsafe_code)]
@@ -19,6 +22,7 @@ pub mod client;
 pub mod message;
 pub mod random;
 pub mod server;
+pub mod stream;
 mod transaction;
 pub mod turn;
 
@@ -33,6 +37,7 @@ pub use message::{
     Key, KeyError, Message, Method, ParseError, PasswordAlgorithms, TransactionId,
 };
 pub use random::Random;
+pub use stream::{StreamError, StreamReader};
 pub use transaction::Retransmission;
 pub use turn::{Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput};
 

@@ -1,5 +1,5 @@
-//! One allocation at one TURN server over UDP (RFC 8656): a second address, for peers that no
-//! direct path reaches.
+//! One allocation at one TURN server (RFC 8656): a second address, for peers that no direct path
+//! reaches.
 //!
 //! ```text
 //!   Idle --> Allocating --> Active --> Releasing --> Ended
@@ -13,6 +13,14 @@
 //! that is lost (the server restarted, the NAT gave us another address) is asked for anew, with
 //! all that is still wanted in it. Errors that time may heal are retried, ever more slowly; the
 //! others end the client.
+//!
+//! A server may name another (300, Try Alternate): it is followed a few times, and left for the
+//! first one when it does not answer or forgets the allocation. Another credential for the same
+//! server is used from the next allocation on; the one that stands keeps the old.
+//!
+//! Over TCP or TLS ([`TurnConfig::is_stream`]) somebody else keeps the connection and says
+//! [`connected`](TurnClient::connected) and [`disconnected`](TurnClient::disconnected): without a
+//! connection nothing is asked, and an allocation ends with it.
 //!
 //! Payload goes through [`relay`](TurnClient::relay) as an indication until
 //! [`bind`](TurnClient::bind) has made a channel; from then on the fast path writes the header of
@@ -44,12 +52,17 @@ use crate::{Dropped, Input};
 
 /// Outputs that may wait before [`TurnClient::relay`] refuses more.
 const OUTPUTS_MAX: usize = 4096;
+/// Servers that are followed from one to the next.
+const REDIRECTIONS_MAX: u32 = 3;
 
 /// What a [`TurnClient`] is told once.
 #[derive(Debug, Clone)]
 pub struct TurnConfig {
-    /// The server; everything is accepted from this address alone.
+    /// The server; everything is accepted from this address alone, or from the one that it names
+    /// instead.
     pub server: SocketAddr,
+    /// Whether a connection leads there, which somebody else keeps.
+    pub is_stream: bool,
     /// Who we are there.
     pub credential: Credential,
     /// Family of the relayed address; `None` leaves it to the server, which takes IPv4.
@@ -68,6 +81,7 @@ impl TurnConfig {
     pub fn new(server: SocketAddr, credential: Credential) -> Self {
         Self {
             server,
+            is_stream: false,
             credential,
             family: None,
             retransmission: Retransmission::STANDARD,
@@ -115,6 +129,9 @@ pub enum TurnOutput {
     },
     /// The relayed address is no longer ours. A new one is being asked for.
     Lost(TurnError),
+    /// Over a stream: the server wants to be asked at this address instead. Connect there;
+    /// [`TurnClient::disconnected`] and [`TurnClient::connected`] follow.
+    Elsewhere(SocketAddr),
     /// There is no allocation. Told once for the same reason in a row.
     Failed {
         /// Why.
@@ -185,6 +202,8 @@ struct Allocation {
 
 #[derive(Debug)]
 enum State {
+    /// Waits for a connection.
+    Unconnected,
     /// Tries at this time.
     Idle { at: Instant },
     /// Asks; `clears`: how often something in the way was ended.
@@ -203,6 +222,10 @@ enum State {
 #[derive(Debug)]
 pub struct TurnClient {
     config: TurnConfig,
+    /// Where requests go: the configured server, or one that it named.
+    server: SocketAddr,
+    /// How often another server was named since there was an allocation.
+    redirections: u32,
     random: Random,
     auth: LongTerm,
     state: State,
@@ -216,17 +239,20 @@ pub struct TurnClient {
 }
 
 impl TurnClient {
-    /// Starts allocating at `now`. `seed`: 32 secret random bytes.
+    /// Starts allocating at `now`, or with the connection. `seed`: 32 secret random bytes.
     ///
     /// A server knows one allocation per five-tuple: a second client for the same server on the
     /// same socket would end the allocation of the first.
     pub fn new(config: TurnConfig, seed: [u8; 32], now: Instant) -> Self {
         let auth = LongTerm::new(config.credential.clone());
+        let state = if config.is_stream { State::Unconnected } else { State::Idle { at: now } };
         let mut client = Self {
+            server: config.server,
+            redirections: 0,
             config,
             random: Random::new(seed),
             auth,
-            state: State::Idle { at: now },
+            state,
             requests: Vec::new(),
             peers: Peers::new(),
             failures: 0,
@@ -239,7 +265,50 @@ impl TurnClient {
 
     /// The server.
     pub fn server(&self) -> SocketAddr {
-        self.config.server
+        self.server
+    }
+
+    /// The connection to the server stands.
+    pub fn connected(&mut self, now: Instant) {
+        if matches!(self.state, State::Unconnected) {
+            self.allocate(now, 0);
+        }
+    }
+
+    /// The connection is gone, and the allocation with it.
+    pub fn disconnected(&mut self, now: Instant) {
+        if matches!(self.state, State::Dead | State::Ended | State::Unconnected) {
+            return;
+        }
+        self.requests.clear();
+        self.auth = LongTerm::new(self.config.credential.clone());
+        match std::mem::replace(&mut self.state, State::Unconnected) {
+            State::Active(_) => {
+                let changes = self.peers.restart(now);
+                self.tell(changes);
+                self.outputs.push_back(TurnOutput::Lost(TurnError::Disconnected));
+            }
+            State::Releasing => self.end(),
+            _ => {}
+        }
+    }
+
+    /// Who we are from now on. An allocation that stands belongs to who asked for it, and is kept
+    /// up under the old name for as long as the server lets it.
+    pub fn set_credential(&mut self, now: Instant, credential: Credential) {
+        if self.config.credential == credential {
+            return;
+        }
+        self.config.credential = credential;
+        match self.state {
+            State::Active(_) | State::Releasing | State::Ended => {}
+            State::Unconnected => self.auth = LongTerm::new(self.config.credential.clone()),
+            State::Dead | State::Idle { .. } | State::Allocating { .. } => {
+                self.requests.clear();
+                self.auth = LongTerm::new(self.config.credential.clone());
+                self.allocate(now, 0);
+            }
+        }
     }
 
     /// Our address at the server.
@@ -263,7 +332,7 @@ impl TurnClient {
 
     /// Takes a datagram of the socket.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) -> Result<Received, Dropped> {
-        if input.remote != self.config.server {
+        if input.remote != self.server {
             return Err(Dropped::Stranger);
         }
         if matches!(input.data.first(), Some(0x40..=0x4f)) {
@@ -310,7 +379,11 @@ impl TurnClient {
             .into_iter()
             .flatten()
             .min(),
-            State::Allocating { .. } | State::Releasing | State::Dead | State::Ended => None,
+            State::Unconnected
+            | State::Allocating { .. }
+            | State::Releasing
+            | State::Dead
+            | State::Ended => None,
         };
         requests.into_iter().chain(state).min()
     }
@@ -468,7 +541,7 @@ impl TurnClient {
     }
 
     fn transmit(&mut self, data: Vec<u8>) {
-        self.outputs.push_back(TurnOutput::Transmit { to: self.config.server, data });
+        self.outputs.push_back(TurnOutput::Transmit { to: self.server, data });
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::login::{Door, Stream};
 use crate::outbox::{Budget, Outbox};
 use crate::pace::Pace;
+use crate::relay::{RelayHandle, is_turn, serve_stream};
 use crate::router::{BindError, Output, Router, SessionId};
 use crate::stanza::{self, refusal};
 use crate::strangers::Strangers;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant as Deadline, sleep, timeout};
+use tokio::time::{Instant as Deadline, sleep, timeout, timeout_at};
 
 /// From the connection to the bound resource.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub(crate) struct Clients {
     budget: Budget,
     /// Those who have yet to show who they are.
     strangers: Strangers,
+    /// For those that are TURN clients.
+    relay: RelayHandle,
 }
 
 struct Inner {
@@ -43,10 +46,10 @@ struct Inner {
 }
 
 impl Clients {
-    pub(crate) fn new(door: Door, router: Router) -> Self {
+    pub(crate) fn new(door: Door, router: Router, relay: RelayHandle) -> Self {
         let inner = Inner { router, outboxes: HashMap::new() };
         let strangers = Strangers::default();
-        Self { door, inner: Mutex::new(inner), budget: Budget::default(), strangers }
+        Self { door, inner: Mutex::new(inner), budget: Budget::default(), strangers, relay }
     }
 
     /// Serves a client until one side ends it.
@@ -56,8 +59,13 @@ impl Clients {
             return self.turn_away(tcp).await;
         };
         let _ = tcp.set_nodelay(true);
+        let deadline = Deadline::now() + LOGIN_TIMEOUT;
+        let mut first = [0xff];
+        if timeout_at(deadline, tcp.peek(&mut first)).await.is_ok() && is_turn(first[0]) {
+            return serve_stream(self.relay.clone(), tcp, remote, stranger).await;
+        }
         let reached_at = tcp.local_addr().map_or(remote.ip(), |local| local.ip());
-        let logged_in = self.log_in(tcp, reached_at, Deadline::now() + LOGIN_TIMEOUT).await;
+        let logged_in = self.log_in(tcp, reached_at, deadline).await;
         drop(stranger);
         match logged_in {
             Err(fault) => tracing::debug!(%remote, ?fault, "did not log in"),

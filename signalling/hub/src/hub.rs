@@ -36,7 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a hub has to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubConfig {
-    /// Where XMPP is served over TCP; `[::]` means both families. Port 0 takes a free one.
+    /// Where XMPP, and TURN over TCP, are served; `[::]` means both families. Port 0 takes a free
+    /// one.
     pub listen: SocketAddr,
     /// UDP port of STUN and TURN at the same address. Port 0 takes a free one.
     pub stun_port: u16,
@@ -49,7 +50,7 @@ pub struct HubConfig {
     /// Where the ticket is written (mode 0600) once everything listens.
     pub ticket_file: Option<PathBuf>,
     /// Addresses (`host` or `host:port`) for the ticket in place of those of the interfaces, and
-    /// (their hosts) for STUN and TURN.
+    /// for STUN and TURN.
     pub advertise: Vec<String>,
     /// Addresses under which peers see this machine, where a NAT maps them to its own with all
     /// ports kept; at most one of each family. Relay addresses are then these.
@@ -105,8 +106,8 @@ impl Hub {
             domain: domain.clone(),
         };
         let key = RelayKey::new(&state.relay_key);
-        let hosts = advertised.iter().map(|at| at.host.clone()).collect();
-        let services = Services::new(key.clone(), hosts, sockets.stun_port);
+        let port = sockets.address.port();
+        let services = Services::new(key.clone(), advertised, sockets.stun_port, port);
         let door = Door {
             domain: domain.clone(),
             tls: TlsAcceptor::from(state.tls()?),
@@ -120,7 +121,8 @@ impl Hub {
         if let Some(path) = &config.ticket_file {
             files::write(path, format!("{ticket}\n").as_bytes()).map_err(of_ticket)?;
         }
-        let clients = Arc::new(Clients::new(door, Router::new(&domain, services)));
+        let router = Router::new(&domain, services);
+        let clients = Arc::new(Clients::new(door, router, relay.handle()));
         Ok(Self { listeners, relay, clients, ticket, address, stun_port })
     }
 

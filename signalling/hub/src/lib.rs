@@ -6,6 +6,7 @@
 //! | port | protocol | what |
 //! |---|---|---|
 //! | TCP 5222 | XMPP | STARTTLS, or TLS from the first byte; SCRAM-SHA-256 and SCRAM-SHA-1 |
+//! | TCP 5222 | STUN, TURN | the same over plain TCP, told apart by the first byte |
 //! | UDP 3478 | STUN, TURN | Binding for everybody, relaying for members; both IP families |
 //! | UDP, any | relayed data | one socket per relay address that is lent |
 //!
@@ -22,7 +23,9 @@
 //! Bounds: 8192 connections, 1024 of them (512 of one address) without login, for 30 seconds;
 //! stanzas of 64 KiB; 256 KiB per second and client beyond a burst, what goes to whole rooms
 //! counted too; 4 MiB waiting for a slow reader and 256 MiB for all; rooms of 1024; 32 relay
-//! addresses per user. Who exceeds what hurts others is let go with a stream error.
+//! addresses per user. Who exceeds what hurts others is let go with a stream error. A TURN client
+//! over TCP is one without login until it has a relay address; 256 KiB wait for it, and 128 MiB for
+//! all of them.
 //!
 //! The relay never sends to loopback, link-local, multicast, broadcast, unspecified or reserved
 //! addresses, nor to the hub's own ports. It does send to private addresses unless
@@ -30,7 +33,7 @@
 //! Credentials for it end after a day; what they have opened may be refreshed on.
 //!
 //! Left out on purpose: federation, storage of any kind (rosters, archives, offline messages, rooms
-//! that outlive their occupants), SASL mechanisms that show the password, TURN over TCP.
+//! that outlive their occupants), SASL mechanisms that show the password, TURN over TLS.
 //!
 //! Read [`Hub`] and [`Ticket`] first.
 

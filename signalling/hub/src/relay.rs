@@ -9,14 +9,20 @@
 //! The way of a datagram: [`guard`] (is it fit to be looked at?), the client's machine, [`policy`]
 //! (may it go there?), a socket ([`sockets`]). What one client sends to another's relay address
 //! stays inside: the way out and back in may not exist where a NAT stands before the hub.
+//!
+//! Clients over TCP ([`streams`]) are as those over UDP: the machines never learn that a stream
+//! was cut into their datagrams ([`framing`]). What they have ends with the connection.
 
 mod client;
+mod framing;
 mod guard;
 mod policy;
 mod sockets;
+mod streams;
 
 pub(crate) use policy::Policy;
-pub(crate) use sockets::RelaySockets;
+pub(crate) use sockets::{RelayHandle, RelaySockets};
+pub(crate) use streams::{is_turn, serve_stream};
 
 use crate::services::RelayKey;
 use client::{Client, Effect, Step};
@@ -42,7 +48,13 @@ const ALLOCATIONS_MAX: usize = 4096;
 pub(crate) struct Place {
     pub(crate) remote: SocketAddr,
     pub(crate) local: IpAddr,
+    /// The connection, where it is over TCP.
+    pub(crate) stream: Option<StreamId>,
 }
+
+/// A connection over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StreamId(u64);
 
 /// A socket that peers are reached from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,6 +192,22 @@ impl Relay {
         let now = client::instant(self.start, now);
         let len = client.handle_peer(now, relay, from, datagram, &mut self.scratch)?;
         Some(Datagram::ToClient(place, &self.scratch[..len]))
+    }
+
+    /// Whether a client has an allocation, or one on its way.
+    pub(crate) fn has_allocation(&self, place: Place) -> bool {
+        self.clients.get(&place).is_some_and(|client| !client.is_idle())
+    }
+
+    /// A client's connection is gone, and with it what it had.
+    pub(crate) fn leave(&mut self, place: Place) {
+        let Some(client) = self.clients.remove(&place) else { return };
+        let lost = self.relays.extract_if(|_, lent| lent.place == place);
+        for (relay, lent) in lost {
+            lent.address.map(|address| self.addresses.remove(&address));
+            self.outputs.push_back(Output::Close(relay));
+            release(&mut self.shares, client.user());
+        }
     }
 
     /// The socket that was asked for: its address as peers see it.

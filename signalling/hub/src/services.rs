@@ -46,33 +46,40 @@ pub(crate) fn parse_username(username: &str) -> Option<(u64, &str)> {
 /// What is offered to whom.
 pub(crate) struct Services {
     key: RelayKey,
-    /// Given by the operator, before the address that the client reached us at.
-    advertised: Vec<Host>,
+    /// Given by the operator, instead of the address that the client reached us at.
+    advertised: Vec<HostPort>,
     stun_port: u16,
+    /// Where XMPP is served, and TURN over TCP.
+    port: u16,
 }
 
 impl Services {
-    pub(crate) fn new(key: RelayKey, advertised: Vec<Host>, stun_port: u16) -> Self {
-        Self { key, advertised, stun_port }
+    pub(crate) fn new(key: RelayKey, advertised: Vec<HostPort>, stun_port: u16, port: u16) -> Self {
+        Self { key, advertised, stun_port, port }
     }
 
     /// STUN and TURN for a user who reached us at an address of ours.
     pub(crate) fn offer(&self, user: &str, reached_at: IpAddr, unix_s: u64) -> IceServers {
         let (username, password, expires) = self.key.issue(user, unix_s);
-        let hosts = match self.advertised.as_slice() {
-            [] => vec![Host::Address(reached_at.to_canonical())],
+        let reached = Host::Address(reached_at.to_canonical());
+        let places = match self.advertised.as_slice() {
+            [] => vec![HostPort { host: reached, port: self.port }],
             given => given.to_vec(),
         };
-        let stun: Vec<_> =
-            hosts.into_iter().map(|host| HostPort { host, port: self.stun_port }).collect();
-        let turn = |at: &HostPort| TurnServer {
-            at: at.clone(),
-            transport: Transport::Udp,
+        let stun = |at: &HostPort| HostPort { host: at.host.clone(), port: self.stun_port };
+        let turn = |at: HostPort, transport| TurnServer {
+            at,
+            transport,
             username: username.clone(),
             password: password.clone(),
             expires_unix_s: Some(expires),
         };
-        IceServers { turn: stun.iter().map(turn).collect(), stun }
+        let of_place =
+            |at: &HostPort| [turn(stun(at), Transport::Udp), turn(at.clone(), Transport::Tcp)];
+        IceServers {
+            stun: places.iter().map(stun).collect(),
+            turn: places.iter().flat_map(of_place).collect(),
+        }
     }
 }
 
@@ -109,14 +116,18 @@ mod tests {
     #[test]
     fn the_address_that_was_reached_is_offered() {
         let reached: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-        let services = Services::new(RelayKey::new(&[1; 32]), Vec::new(), 3478);
+        let services = Services::new(RelayKey::new(&[1; 32]), Vec::new(), 3478, 5222);
         let offer = services.offer("u", reached, 0);
         assert_eq!(offer.stun[0].to_string(), "192.0.2.1:3478");
         assert_eq!(offer.turn[0].at, offer.stun[0]);
-        let given = vec![Host::of("hub.example"), Host::of("2001:db8::1")];
-        let services = Services::new(RelayKey::new(&[1; 32]), given, 3478);
+        let over: Vec<_> = offer.turn.iter().map(|turn| (turn.at.port, turn.transport)).collect();
+        assert_eq!(over, [(3478, Transport::Udp), (5222, Transport::Tcp)]);
+        let at = |host, port| HostPort { host: Host::of(host), port };
+        let given = vec![at("hub.example", 443), at("2001:db8::1", 5222)];
+        let services = Services::new(RelayKey::new(&[1; 32]), given, 3478, 5222);
         let offer = services.offer("u", reached, 0);
         let stun: Vec<_> = offer.stun.iter().map(ToString::to_string).collect();
         assert_eq!(stun, ["hub.example:3478", "[2001:db8::1]:3478"]);
+        assert_eq!(offer.turn[1].at.to_string(), "hub.example:443");
     }
 }

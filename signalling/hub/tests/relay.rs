@@ -88,6 +88,29 @@ fn data_are_relayed() {
     });
 }
 
+/// On the port of XMPP, beside logins.
+#[test]
+fn data_are_relayed_over_tcp() {
+    network::private("data_are_relayed_over_tcp", async {
+        add_addresses();
+        let server = HubServer::new();
+        let turn = offered(&server).await;
+        let _peer = EchoPeer::start(PEER);
+        let port = common::PORT;
+        for options in [
+            format!("-t -p {port} -c -e {PEER} -r 3480"),
+            format!("-t -p {port} -c -s -e {PEER} -r 3480"),
+            format!("-t -p {port} -y -c"),
+        ] {
+            let said = relayed(&turn, &options).await;
+            assert!(lost_nothing(&said), "{options}: {said}");
+        }
+        let said = relayed(&turn, &format!("-t -p {port} -c -e 127.0.0.1 -r 3480")).await;
+        assert!(said.contains("403"), "{said}");
+        offered(&server).await;
+    });
+}
+
 #[test]
 fn relaying_to_ipv6_works_from_ipv4() {
     network::private("relaying_to_ipv6_works_from_ipv4", async {

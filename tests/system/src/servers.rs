@@ -49,11 +49,27 @@ impl Prosody {
     /// Starts it in a namespace, on ports 5222 (STARTTLS) and 5223 (direct TLS) of `address`. It
     /// names `turn` as its TURN server, if there is one.
     pub fn new(namespace: &Namespace, address: Ipv4Addr, turn: Option<Ipv4Addr>) -> Self {
+        let turn = turn.map(|host| format!("turn_external_host = \"{host}\"\n"));
+        Self::with(namespace, address, turn)
+    }
+
+    /// As [`Prosody::new`], and TURN is there over TLS on port 443 as well.
+    pub fn with_turn_over_tls(namespace: &Namespace, address: Ipv4Addr, turn: Ipv4Addr) -> Self {
+        let lines = format!("turn_external_host = \"{turn}\"\nturn_external_tls_port = 443\n");
+        Self::with(namespace, address, Some(lines))
+    }
+
+    /// Key and certificate, and their root.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    fn with(namespace: &Namespace, address: Ipv4Addr, turn: Option<String>) -> Self {
         let scratch = Scratch::new();
         let certificates = Certificates::make(&scratch, DOMAIN);
         scratch.write("data/keep", "");
-        let turn = turn.map_or_else(String::new, |host| {
-            format!("turn_external_host = \"{host}\"\nturn_external_secret = \"{SECRET}\"\n")
+        let turn = turn.map_or_else(String::new, |lines| {
+            format!("{lines}turn_external_secret = \"{SECRET}\"\n")
         });
         let offered = if turn.is_empty() { "" } else { "\"turn_external\";" };
         let folder = scratch.folder().display().to_string();
@@ -203,27 +219,64 @@ impl XmppServer for Ejabberd {
 /// coturn: STUN on two addresses (RFC 5780) and TURN with the XMPP servers' secret.
 #[derive(Debug)]
 pub struct Coturn {
-    _process: Process,
-    _scratch: Scratch,
+    namespace: String,
+    words: Vec<String>,
+    address: SocketAddr,
+    process: Option<Process>,
+    scratch: Scratch,
 }
 
 impl Coturn {
     /// Starts it in a namespace on port 3478 of `first` and `second`.
     pub fn new(namespace: &Namespace, first: Ipv4Addr, second: Ipv4Addr) -> Self {
+        let words = ["--no-tls".to_owned(), format!("--listening-ip={second}")];
+        Self::with(namespace, SocketAddr::from((first, 3478)), words)
+    }
+
+    /// Starts it in a namespace on port 3478 of `address`, and with TLS on port 443.
+    pub fn over_tls(namespace: &Namespace, address: Ipv4Addr, certificates: &Certificates) -> Self {
+        let words = [
+            "--tls-listening-port=443".to_owned(),
+            format!("--cert={}", certificates.leaf.display()),
+            format!("--pkey={}", certificates.key.display()),
+        ];
+        Self::with(namespace, SocketAddr::from((address, 443)), words)
+    }
+
+    fn with<const N: usize>(
+        namespace: &Namespace,
+        address: SocketAddr,
+        words: [String; N],
+    ) -> Self {
         let scratch = Scratch::new();
-        let mut command = namespace.command("turnserver");
-        command
-            .args(["-n", "--no-cli", "--no-tls", "--no-dtls", "--log-file", "stdout"])
-            .args(["--realm", DOMAIN, "--use-auth-secret"])
-            .arg(format!("--static-auth-secret={SECRET}"))
-            .arg(format!("--listening-ip={first}"))
-            .arg(format!("--listening-ip={second}"))
-            .arg(format!("--relay-ip={first}"))
-            .arg(format!("--pidfile={}", scratch.path("pid").display()))
-            .arg(format!("--userdb={}", scratch.path("db").display()));
-        let mut process = Process::start(command, scratch.path("out"));
-        await_listener("coturn", &mut process, namespace.name(), SocketAddr::from((first, 3478)));
-        Self { _process: process, _scratch: scratch }
+        let usual = ["-n", "--no-cli", "--no-dtls", "--log-file", "stdout"].map(str::to_owned);
+        let words = usual.into_iter().chain(words).chain([
+            format!("--realm={DOMAIN}"),
+            "--use-auth-secret".to_owned(),
+            format!("--static-auth-secret={SECRET}"),
+            format!("--listening-ip={}", address.ip()),
+            format!("--relay-ip={}", address.ip()),
+            format!("--pidfile={}", scratch.path("pid").display()),
+            format!("--userdb={}", scratch.path("db").display()),
+        ]);
+        let (words, namespace) = (words.collect(), namespace.name().to_owned());
+        let mut coturn = Self { namespace, words, address, process: None, scratch };
+        coturn.start();
+        coturn
+    }
+
+    /// It is killed, without a goodbye.
+    pub fn kill(&mut self) {
+        kill(&mut self.process);
+    }
+
+    /// It is there again, and knows of no allocation.
+    pub fn start(&mut self) {
+        let mut command = std::process::Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, "turnserver"]).args(&self.words);
+        let process = Process::start(command, self.scratch.path("out"));
+        let process = self.process.insert(process);
+        await_listener("coturn", process, &self.namespace, self.address);
     }
 }
 

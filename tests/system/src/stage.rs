@@ -2,7 +2,9 @@
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
 
-use crate::{Coturn, Ejabberd, Node, NodeConfig, Prosody, Scratch, USERS, XmppServer};
+use crate::{
+    Certificates, Coturn, Ejabberd, Node, NodeConfig, Prosody, Scratch, USERS, XmppServer,
+};
 
 /// The prefix of fixed overlay addresses: node k has host k.
 pub const GROUP_PREFIX: &str = "10.77.0.0/24";
@@ -16,7 +18,8 @@ pub struct Stage {
     pub server: Box<dyn XmppServer>,
     /// The members' machines.
     pub sites: Vec<Site>,
-    _coturn: Option<Coturn>,
+    /// The TURN server, where it is a process of its own.
+    pub coturn: Option<Coturn>,
     internet: Internet,
     keys: Scratch,
 }
@@ -38,6 +41,19 @@ impl Stage {
         Self::with_coturn(internet(), false)
     }
 
+    /// Prosody, which names coturn with TLS on port 443. Their certificate is the same; or coturn
+    /// has one whose root nobody knows but [`Stage::keys`].
+    pub fn prosody_and_coturn_over_tls(is_known: bool) -> Self {
+        let internet = internet();
+        let (address, keys) = (internet.hub_address(), Scratch::new());
+        let prosody = Prosody::with_turn_over_tls(internet.hub(), address, address);
+        let unknown = (!is_known).then(|| Certificates::make(&keys, "turn.test"));
+        let certificates = unknown.as_ref().unwrap_or_else(|| prosody.certificates());
+        let coturn = Some(Coturn::over_tls(internet.hub(), address, certificates));
+        let server = Box::new(prosody);
+        Self { nodes: Vec::new(), server, sites: Vec::new(), coturn, internet, keys }
+    }
+
     fn with_coturn(internet: Internet, is_offered: bool) -> Self {
         let first = internet.hub_address();
         let second = internet.add_hub_address(11).unwrap();
@@ -48,7 +64,7 @@ impl Stage {
             nodes: Vec::new(),
             server,
             sites: Vec::new(),
-            _coturn: coturn,
+            coturn,
             internet,
             keys: Scratch::new(),
         }
@@ -62,7 +78,7 @@ impl Stage {
             nodes: Vec::new(),
             server,
             sites: Vec::new(),
-            _coturn: None,
+            coturn: None,
             internet,
             keys: Scratch::new(),
         }

@@ -30,7 +30,12 @@ pub(super) fn drive<M: Machine>(
 ) -> io::Result<M> {
     let wildcard: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind((wildcard, 0))?;
-    let mut machine = make(local_address(&socket, server)?);
+    let machine = make(local_address(&socket, server)?);
+    drive_on(&socket, machine)
+}
+
+/// As [`drive`], on a socket that is there.
+pub(super) fn drive_on<M: Machine>(socket: &UdpSocket, mut machine: M) -> io::Result<M> {
     let deadline = Instant::now() + PATIENCE;
     let mut buffer = [0; 2048];
     loop {

@@ -4,8 +4,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipop_controller::TurnTransport;
 use ipop_stun::behaviour::{self, Behaviour};
 use serde::Serialize;
+
+use super::servers::Relay;
 
 /// All that was found.
 #[derive(Debug, Serialize)]
@@ -42,6 +45,8 @@ pub(super) struct StunReport {
 pub(super) struct TurnReport {
     /// The server.
     pub server: SocketAddr,
+    /// How it was talked to.
+    pub transport: TurnTransport,
     /// Whether it answered at all.
     pub answered: bool,
     /// The address that it lent.
@@ -78,7 +83,7 @@ impl StunReport {
 
 impl TurnReport {
     pub(super) fn new(
-        server: SocketAddr,
+        relay: &Relay,
         outcome: Option<Result<SocketAddr, String>>,
         took: Option<Duration>,
         answered: bool,
@@ -88,15 +93,23 @@ impl TurnReport {
             Some(Err(error)) => (None, Some(error)),
             None => (None, Some("no answer".to_owned())),
         };
-        Self { server, answered, relayed, took_ms: took.map(milliseconds), error }
+        let (server, transport) = (relay.address, relay.transport);
+        Self { server, transport, answered, relayed, took_ms: took.map(milliseconds), error }
     }
 
-    pub(super) fn failed(server: SocketAddr, error: String) -> Self {
-        Self { server, answered: false, relayed: None, took_ms: None, error: Some(error) }
+    pub(super) fn failed(relay: &Relay, error: String) -> Self {
+        let (server, transport) = (relay.address, relay.transport);
+        let (answered, relayed, took_ms) = (false, None, None);
+        Self { server, transport, answered, relayed, took_ms, error: Some(error) }
     }
 }
 
 impl Report {
+    /// Whether some server lent an address.
+    pub(super) fn has_relay(&self) -> bool {
+        self.turn.iter().any(|turn| turn.relayed.is_some())
+    }
+
     /// For people.
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
@@ -105,15 +118,23 @@ impl Report {
             stun.write(&mut out);
         }
         for turn in &self.turn {
-            let _ = writeln!(out, "TURN {}", turn.server);
+            let over = match turn.transport {
+                TurnTransport::Udp => "",
+                TurnTransport::Tcp => " over TCP",
+                TurnTransport::Tls => " over TLS",
+            };
+            let _ = writeln!(out, "TURN {}{over}", turn.server);
             turn.write(&mut out);
         }
-        let verdict = match (self.udp_blocked, self.turn.iter().any(|t| t.relayed.is_some())) {
-            (true, _) => {
-                "no server answers: UDP is blocked here, or the servers are down. Links need UDP: \
-                 open it, or try another network"
+        let verdict = match (self.udp_blocked, self.has_relay()) {
+            (true, false) => {
+                "no server answers: UDP is blocked here, or the servers are down. Links need UDP, \
+                 or a TURN server over TCP or TLS: open it, add one, or try another network"
             }
-            (false, true) => "UDP works, and a relay is there for peers that cannot be direct",
+            (true, true) => {
+                "UDP is blocked here; all links go through a relay over TCP or TLS, more slowly"
+            }
+            (false, true) => "a relay is there for peers that cannot be direct",
             (false, false) => {
                 "UDP works; without a relay, two symmetric NATs cannot be linked: add a TURN server"
             }

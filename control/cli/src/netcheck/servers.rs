@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 
-use ipop_controller::{Endpoint, SERVERS_FILE};
+use ipop_controller::{Endpoint, SERVERS_FILE, TurnTransport, UriError};
 use serde::Deserialize;
 
 use crate::args::Netcheck;
@@ -18,13 +19,22 @@ pub(super) struct Servers {
     pub stun: Vec<SocketAddr>,
     /// TURN servers.
     pub turn: Vec<Relay>,
+    /// File with the roots for TURN over TLS; empty for the system's.
+    #[serde(default)]
+    pub ca_file: String,
 }
 
-/// A TURN server over UDP.
+/// A TURN server.
 #[derive(Debug, Deserialize)]
 pub(super) struct Relay {
     /// Where it is.
     pub address: SocketAddr,
+    /// How to talk to it.
+    #[serde(default)]
+    pub transport: TurnTransport,
+    /// Its name or address as it was written.
+    #[serde(default)]
+    pub name: String,
     /// Long-term credential.
     pub username: String,
     /// Long-term credential.
@@ -39,16 +49,21 @@ impl Servers {
     pub(super) fn find(flags: &Netcheck) -> Result<Self, Failure> {
         let mut servers = Self::default();
         if let Some(path) = &flags.config {
-            let (stun, turn) = crate::settings::servers(&ConfigFile::read(path)?)?;
+            let file = ConfigFile::read(path)?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let roots = crate::settings::turn_roots(&file, folder).unwrap_or_default();
+            servers.ca_file = roots.to_string_lossy().into_owned();
+            let (stun, turn) = crate::settings::servers(&file)?;
             for endpoint in &stun {
                 servers.stun.extend(resolve(endpoint)?);
             }
             for relay in turn {
-                servers.add_relay(&relay.endpoint, &relay.username, &relay.password)?;
+                let (username, password) = (&relay.username, &relay.password);
+                servers.add_relay(&relay.endpoint, relay.transport, username, password)?;
             }
         }
         for uri in &flags.stun {
-            servers.stun.extend(resolve(&endpoint(uri, "stun")?)?);
+            servers.stun.extend(resolve(&endpoint("stun", Endpoint::from_stun_uri(uri))?)?);
         }
         for text in &flags.turn {
             let mut parts = text.splitn(3, ',');
@@ -59,7 +74,8 @@ impl Servers {
                     "--turn `{text}`: write URI,USERNAME,PASSWORD"
                 )));
             };
-            servers.add_relay(&endpoint(uri, "turn")?, username, password)?;
+            let (endpoint, transport) = endpoint("turn", Endpoint::from_turn_uri(uri))?;
+            servers.add_relay(&endpoint, transport, username, password)?;
         }
         if flags.config.is_none() && flags.stun.is_empty() && flags.turn.is_empty() {
             return of_instance(flags.instance.name.as_deref());
@@ -70,12 +86,14 @@ impl Servers {
     fn add_relay(
         &mut self,
         endpoint: &Endpoint,
+        transport: TurnTransport,
         username: &str,
         password: &str,
     ) -> Result<(), Failure> {
         for address in resolve(endpoint)? {
-            let (username, password) = (username.to_owned(), password.to_owned());
-            self.turn.push(Relay { address, username, password });
+            let (name, username) = (endpoint.host.clone(), username.to_owned());
+            let password = password.to_owned();
+            self.turn.push(Relay { address, transport, name, username, password });
         }
         Ok(())
     }
@@ -90,8 +108,8 @@ fn of_instance(name: Option<&str>) -> Result<Servers, Failure> {
         .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
 }
 
-fn endpoint(uri: &str, scheme: &'static str) -> Result<Endpoint, Failure> {
-    Endpoint::from_uri(uri, scheme).map_err(|error| Failure::usage(format!("--{scheme}: {error}")))
+fn endpoint<T>(flag: &str, read: Result<T, UriError>) -> Result<T, Failure> {
+    read.map_err(|error| Failure::usage(format!("--{flag}: {error}")))
 }
 
 fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {

@@ -1,10 +1,10 @@
 //! What the controller wants, one method for each command.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use ipop_crypto::Fingerprint;
-use ipop_link::{OpenLink, TurnServer};
+use ipop_link::OpenLink;
 use ipop_steer::{self as steer, Command, Event, IceCredentials, RefusalReason};
 use ipop_wire::mac_of;
 
@@ -18,8 +18,8 @@ impl Agent {
         let node = &mut self.parts.node;
         match command {
             Command::ConfigureInterface { addresses, mtu } => self.on_configure(&addresses, mtu),
-            Command::SetIceServers { stun, turn } => {
-                self.on_servers(now, &stun, turn);
+            Command::SetIceServers { stun, turn, ca_file } => {
+                self.on_servers(now, &stun, turn, &ca_file);
                 Ok(())
             }
             Command::OpenLink { peer, name, controlling, session, local, remote } => {
@@ -68,18 +68,6 @@ impl Agent {
         let own: Vec<_> = addresses.iter().map(|(address, _)| *address).collect();
         self.order_all(|| ToWorker::SetOwnAddresses(own.clone()));
         Ok(())
-    }
-
-    fn on_servers(&mut self, now: Instant, stun: &[SocketAddr], turn: Vec<steer::TurnServer>) {
-        let turn: Vec<_> = turn
-            .into_iter()
-            .map(|steer::TurnServer { address, username, password }| TurnServer {
-                address,
-                username,
-                password,
-            })
-            .collect();
-        self.parts.node.set_servers(now, stun, &turn);
     }
 
     fn on_open(&mut self, now: Instant, wish: OpenLink, name: String) -> Result<(), Refusal> {

@@ -48,6 +48,7 @@ impl Agent {
                     self.forget_session(index);
                     self.order_all(|| ToWorker::Remove(index));
                 }
+                Output::ConnectServer { bridge, to } => self.connect_server(bridge, to),
                 Output::Event(event) => self.tell(event),
             }
         }

@@ -5,7 +5,12 @@ use super::*;
 use ipop_stun::turn::{
     Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput,
 };
-use ipop_stun::{ChannelNumber, Input};
+use ipop_stun::{ChannelNumber, Input, KeyError};
+
+/// How questions on a connection are repeated, which may have had no room for one: once, and given
+/// up after 12 s.
+const ON_A_STREAM: Retransmission =
+    Retransmission { first: Duration::from_secs(3), count: 2, last: 3 };
 
 /// Channels without a user that a relay keeps. A server remembers a binding for ten minutes after
 /// its last refresh: until then a peer that comes back is given the same channel, and what is
@@ -22,13 +27,67 @@ pub(super) struct Relay {
     relayed: Option<SocketAddr>,
     /// Peers whose channels nobody uses any more, the longest unused first.
     unused: VecDeque<SocketAddr>,
+    /// When the server said something last.
+    heard: Option<Instant>,
+    /// Why the connection was lost last; empty since there was an allocation.
+    lost_by: String,
+    /// A connection was asked for.
+    is_connecting: bool,
     is_settled: bool,
     is_closed: bool,
 }
 
 impl Relay {
+    /// Where our datagrams for it go, and its own come from.
     pub fn server(&self) -> SocketAddr {
+        self.client.server()
+    }
+
+    /// The server as people know it.
+    pub fn address(&self) -> SocketAddr {
         self.server.address
+    }
+
+    pub fn is_of_bridge(&self, address: SocketAddr) -> bool {
+        matches!(self.server.way, TurnWay::Stream { bridge, .. } if bridge == address)
+    }
+
+    /// Whether it relays, and over UDP.
+    pub fn is_udp_relay(&self) -> bool {
+        self.server.way == TurnWay::Udp && self.relayed.is_some()
+    }
+
+    /// When the server said something last.
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// Asks whether the allocation stands.
+    pub fn probe(&mut self, now: Instant) {
+        self.client.probe(now);
+    }
+
+    /// The bridge and the server to connect it to, when that is asked for first.
+    pub fn want_connection(&mut self) -> Option<(SocketAddr, SocketAddr)> {
+        let TurnWay::Stream { bridge, .. } = self.server.way else { return None };
+        if std::mem::replace(&mut self.is_connecting, true) {
+            return None;
+        }
+        self.is_settled = false;
+        Some((bridge, self.server.address))
+    }
+
+    pub fn connected(&mut self, now: Instant) {
+        self.client.connected(now);
+    }
+
+    /// Whether the reason is another one than last time.
+    pub fn disconnected(&mut self, now: Instant, text: &str) -> bool {
+        self.is_settled = true;
+        self.client.disconnected(now);
+        let is_news = !text.is_empty() && text != self.lost_by;
+        text.clone_into(&mut self.lost_by);
+        is_news
     }
 
     pub fn is_settled(&self) -> bool {
@@ -41,7 +100,9 @@ impl Relay {
         }
         let relayed = self.client.relayed();
         let input = Input { remote: input.remote, data: input.data };
-        match (self.client.handle_input(now, input).map_err(refused)?, relayed) {
+        let received = self.client.handle_input(now, input).map_err(refused)?;
+        self.heard = Some(now);
+        match (received, relayed) {
             (Received::Data { peer, range }, Some(local)) => {
                 Ok(Gathered::Relayed { local, remote: peer, range })
             }
@@ -141,14 +202,16 @@ impl Gatherer {
     pub(super) fn restart_relays(&mut self, now: Instant) {
         let (kept, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.relays).into_iter().partition(|relay| {
-                self.turn.contains(&relay.server) && self.hosts.contains(&relay.host)
+                let is_wanted = self.turn.iter().any(|server| server.is_same_place(&relay.server));
+                is_wanted && (relay.server.way != TurnWay::Udp || self.hosts.contains(&relay.host))
             });
         self.relays = kept;
+        self.renew_credentials(now);
         for mut relay in gone {
             if let Some(relayed) = relay.client.relayed() {
                 self.candidates.retain(|candidate| candidate.address != relayed);
             }
-            // From an address that is gone nothing can be given back.
+            // From an address that is gone nothing can be given back; a connection takes it along.
             if self.hosts.contains(&relay.host) {
                 relay.client.close(now);
                 self.closing.push(relay);
@@ -156,8 +219,13 @@ impl Gatherer {
         }
         for server in self.turn.clone() {
             let mut hosts = self.hosts.iter();
-            let host = hosts.find(|host| host.is_ipv4() == server.address.is_ipv4()).copied();
-            let exists = self.relays.iter().any(|relay| relay.server == server);
+            let host = match server.way {
+                TurnWay::Stream { local, .. } => Some(local),
+                TurnWay::Udp => {
+                    hosts.find(|host| host.is_ipv4() == server.address.is_ipv4()).copied()
+                }
+            };
+            let exists = self.relays.iter().any(|relay| relay.server.is_same_place(&server));
             if let (Some(host), false) = (host, exists) {
                 let relay = self.new_relay(now, server, host);
                 self.relays.extend(relay);
@@ -165,12 +233,35 @@ impl Gatherer {
         }
     }
 
+    /// Servers that were named once more, with another user name or password.
+    fn renew_credentials(&mut self, now: Instant) {
+        for relay in &mut self.relays {
+            let mut named = self.turn.iter().filter(|server| server.is_same_place(&relay.server));
+            let Some(server) = named.next().filter(|server| **server != relay.server) else {
+                continue;
+            };
+            match Credential::new(&server.username, &server.password) {
+                Ok(credential) => {
+                    relay.client.set_credential(now, credential);
+                    relay.server = server.clone();
+                }
+                Err(error) => self.outputs.push_back(unusable(relay.server.address, &error)),
+            }
+        }
+    }
+
     fn new_relay(&mut self, now: Instant, server: TurnServer, host: SocketAddr) -> Option<Relay> {
         match Credential::new(&server.username, &server.password) {
             Ok(credential) => {
-                let retransmission = RETRANSMISSION;
-                let config =
-                    TurnConfig { retransmission, ..TurnConfig::new(server.address, credential) };
+                let (endpoint, is_stream, retransmission) = match server.way {
+                    TurnWay::Udp => (server.address, false, RETRANSMISSION),
+                    TurnWay::Stream { bridge, .. } => (bridge, true, ON_A_STREAM),
+                };
+                let config = TurnConfig {
+                    is_stream,
+                    retransmission,
+                    ..TurnConfig::new(endpoint, credential)
+                };
                 let client = TurnClient::new(config, self.random.block(), now);
                 Some(Relay {
                     server,
@@ -178,14 +269,16 @@ impl Gatherer {
                     client,
                     relayed: None,
                     unused: VecDeque::new(),
-                    is_settled: false,
+                    heard: None,
+                    lost_by: String::new(),
+                    is_connecting: false,
+                    // Nothing is awaited of a connection that nobody wants yet.
+                    is_settled: is_stream,
                     is_closed: false,
                 })
             }
             Err(error) => {
-                let text = format!("TURN: the user name or password cannot be used: {error}");
-                let address = server.address;
-                self.outputs.push_back(GathererOutput::ServerFailed { address, text });
+                self.outputs.push_back(unusable(server.address, &error));
                 None
             }
         }
@@ -214,7 +307,7 @@ impl Gatherer {
 
     fn on_relay(&mut self, now: Instant, at: usize, output: TurnOutput) {
         let relay = &mut self.relays[at];
-        let (host, server) = (relay.host, relay.server());
+        let (host, server) = (relay.host, relay.address());
         match output {
             TurnOutput::Transmit { to: remote, data } => {
                 self.outputs.push_back(GathererOutput::Transmit { local: host, remote, data });
@@ -230,7 +323,16 @@ impl Gatherer {
             }
             TurnOutput::Lost(error) => {
                 self.withdraw(at);
-                self.report(server, &error);
+                // Who keeps the connection says why it is gone.
+                if error != TurnError::Disconnected {
+                    self.report(server, &error);
+                }
+                self.miss_udp_relays();
+            }
+            TurnOutput::Elsewhere(to) => {
+                if let TurnWay::Stream { bridge, .. } = relay.server.way {
+                    self.outputs.push_back(GathererOutput::Connect { bridge, to });
+                }
             }
             TurnOutput::Failed { error, .. } => self.on_failed(now, at, error),
             // A pair that the server refuses fails by itself.
@@ -241,17 +343,22 @@ impl Gatherer {
     fn on_allocated(&mut self, at: usize, relayed: SocketAddr, mapped: Option<SocketAddr>) {
         let relay = &mut self.relays[at];
         relay.is_settled = true;
+        relay.lost_by.clear();
         relay.relayed = Some(relayed);
-        let (host, server) = (relay.host, relay.server());
+        let (host, server, handicap) = (relay.host, relay.address(), relay.server.handicap());
+        let is_udp = relay.server.way == TurnWay::Udp;
         // A TURN server is a STUN server too, where no other was named.
-        if let Some(mapped) = mapped
+        if let Some(mapped) = mapped.filter(|_| is_udp)
             && !self.probes.iter().any(|probe| probe.server().is_ipv4() == server.is_ipv4())
         {
             self.announce_reflexive(host, mapped, server);
         }
         let kind = CandidateKind::Relayed;
-        let related = mapped.or(Some(host));
-        self.announce(self.candidate(kind, relayed, host, related, Some(server.ip())));
+        let related = mapped.or(is_udp.then_some(host));
+        let mut candidate = self.candidate(kind, relayed, host, related, Some(server.ip()));
+        let preference = ((candidate.priority >> 8) & u32::from(u16::MAX)) as u16;
+        candidate.priority = priority(kind, preference >> handicap, candidate.component);
+        self.announce(candidate);
     }
 
     /// The relayed address is not ours any more.
@@ -264,9 +371,10 @@ impl Gatherer {
     fn on_failed(&mut self, now: Instant, at: usize, error: TurnError) {
         let relay = &mut self.relays[at];
         let was_settled = std::mem::replace(&mut relay.is_settled, true);
-        let server = relay.server();
+        let server = relay.address();
+        let is_udp = relay.server.way == TurnWay::Udp;
         // Silence may be the fault of the interface: try the next one of the family, once around.
-        if error == TurnError::Timeout && !was_settled {
+        if error == TurnError::Timeout && !was_settled && is_udp {
             let host = relay.host;
             let mut later = self.hosts.iter().skip_while(|known| **known != host).skip(1);
             if let Some(next) = later.find(|next| next.is_ipv4() == host.is_ipv4()).copied() {
@@ -278,6 +386,7 @@ impl Gatherer {
             }
         }
         self.report(server, &error);
+        self.miss_udp_relays();
     }
 
     fn report(&mut self, address: SocketAddr, error: &TurnError) {
@@ -287,4 +396,9 @@ impl Gatherer {
         };
         self.outputs.push_back(GathererOutput::ServerFailed { address, text });
     }
+}
+
+fn unusable(address: SocketAddr, error: &KeyError) -> GathererOutput {
+    let text = format!("TURN: the user name or password cannot be used: {error}");
+    GathererOutput::ServerFailed { address, text }
 }

@@ -47,6 +47,9 @@ impl Node {
                 }
                 self.outputs.push_back(Output::Event(Event::LocalCandidate(candidate)));
             }
+            GathererOutput::Connect { bridge, to } => {
+                self.outputs.push_back(Output::ConnectServer { bridge, to });
+            }
             GathererOutput::Done => self.outputs.push_back(Output::Event(Event::GatheringDone)),
             GathererOutput::ServerFailed { address, text } => {
                 self.outputs.push_back(Output::Event(Event::ServerFailed { address, text }));
@@ -218,9 +221,13 @@ impl Node {
 
     fn on_changed(&mut self, now: Instant, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let (peer, has_failed) = (slot.peer, slot.link.state() == LinkState::Failed);
+        let (peer, slot_state) = (slot.peer, slot.link.state());
+        let has_failed = slot_state == LinkState::Failed;
         if has_failed {
             self.select(now, at, None);
+        }
+        if has_failed || slot_state == LinkState::Disconnected {
+            self.gatherer.doubt_relays(now);
         }
         match self.peers.get_mut(&peer) {
             Some(sessions) if sessions.current == at => self.report(at),

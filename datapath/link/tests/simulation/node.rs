@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::nat::Kind;
-use crate::support::{Faults, SERVER, World, credentials};
+use crate::support::{Faults, SERVER, World, credentials, turn_server};
 use ipop_crypto::Fingerprint;
 use ipop_link::{
     CandidateKind, CommandError, ControlInput, Datagram, Event, LinkState, OpenLink, Refused,
@@ -60,7 +60,7 @@ fn a_machine_without_nat_has_no_reflexive_address() {
 fn silent_servers_delay_nobody_and_are_named() {
     let mut world = World::new(&[Kind::Public, Kind::Public], Faults::default(), 1);
     let nowhere = "192.0.2.1:3478".parse().expect("an address");
-    let turn = TurnServer { address: nowhere, username: "u".into(), password: "p".into() };
+    let turn = turn_server(nowhere, "p");
     let now = world.now;
     world.machines[0].node.set_servers(now, &[nowhere], &[turn]);
     world.open(0, 1, 1);
@@ -85,8 +85,9 @@ fn silent_servers_delay_nobody_and_are_named() {
 #[test]
 fn a_wrong_password_at_the_relay_is_named() {
     let mut world = World::new(&[Kind::PortRestricted], Faults::default(), 1);
-    let turn = TurnServer { address: server(), username: "u".into(), password: "wrong".into() };
-    let unusable = TurnServer { username: String::new(), ..turn.clone() };
+    let turn = turn_server(server(), "wrong");
+    let other = "198.18.0.21:3478".parse().expect("an address");
+    let unusable = TurnServer { username: String::new(), address: other, ..turn.clone() };
     let now = world.now;
     world.machines[0].node.set_servers(now, &[], &[turn, unusable]);
     world.run(seconds(5));

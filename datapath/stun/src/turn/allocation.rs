@@ -1,8 +1,12 @@
 //! Requests of a [`TurnClient`], the answers to them, and what the answers change.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Allocation, Ask, Purpose, Request, State, TurnClient, TurnError, TurnOutput};
+use super::credential::LongTerm;
+use super::{
+    Allocation, Ask, Purpose, REDIRECTIONS_MAX, Request, State, TurnClient, TurnError, TurnOutput,
+};
 use crate::Dropped;
 use crate::message::{Attribute, BuildError, Builder, Class, IntegrityError, Message, Method};
 use crate::transaction::{Due, Retransmission, Transaction};
@@ -211,6 +215,7 @@ impl TurnClient {
         };
         let mapped = message.mapped_address();
         self.failures = 0;
+        self.redirections = 0;
         self.told = None;
         self.state = State::Active(Allocation {
             relayed,
@@ -253,6 +258,12 @@ impl TurnClient {
             *clears += 1;
             return self.start(now, Purpose::Clear, 0);
         }
+        if let TurnError::Alternate(Some(to)) = error
+            && self.follow(now, to)
+        {
+            return;
+        }
+        (self.server, self.redirections) = (self.config.server, 0);
         let retry_at = (!error.is_permanent()).then(|| {
             let wait = BACKOFF.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
             now + wait
@@ -268,6 +279,27 @@ impl TurnClient {
         }
     }
 
+    /// Asks the server that ours named instead (RFC 8489 section 10), unless that goes on for too
+    /// long or leads to no server; whether it does.
+    fn follow(&mut self, now: Instant, to: SocketAddr) -> bool {
+        let ip = to.ip();
+        let is_usable = to.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
+        let is_same_way = self.config.is_stream || to.is_ipv4() == self.config.server.is_ipv4();
+        if self.redirections >= REDIRECTIONS_MAX || !is_usable || !is_same_way || ip.is_loopback() {
+            return false;
+        }
+        self.redirections += 1;
+        self.auth = LongTerm::new(self.config.credential.clone());
+        if self.config.is_stream {
+            self.state = State::Unconnected;
+            self.outputs.push_back(TurnOutput::Elsewhere(to));
+        } else {
+            self.server = to;
+            self.allocate(now, 0);
+        }
+        true
+    }
+
     /// The allocation is gone.
     pub(super) fn lose(&mut self, now: Instant, error: TurnError) {
         if !matches!(self.state, State::Active(_)) {
@@ -277,7 +309,12 @@ impl TurnClient {
         let changes = self.peers.restart(now);
         self.tell(changes);
         self.outputs.push_back(TurnOutput::Lost(error.clone()));
-        if error.is_permanent() {
+        self.server = self.config.server;
+        let has_successor = !self.auth.is_of(&self.config.credential);
+        if has_successor {
+            self.auth = LongTerm::new(self.config.credential.clone());
+        }
+        if error.is_permanent() && !has_successor {
             self.state = State::Allocating { clears: CLEARS_MAX };
             self.on_not_allocated(now, error);
         } else {

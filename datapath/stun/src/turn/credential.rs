@@ -57,6 +57,11 @@ impl LongTerm {
         Self { credential, challenge: None }
     }
 
+    /// Whether it is this credential.
+    pub fn is_of(&self, credential: &Credential) -> bool {
+        self.credential == *credential
+    }
+
     /// Whether requests can be signed yet.
     pub fn is_challenged(&self) -> bool {
         self.challenge.is_some()

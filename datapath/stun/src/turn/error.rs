@@ -15,7 +15,7 @@ pub enum TurnError {
     /// The server does not know this user name with this password (401, 441).
     #[error("user name or password is wrong")]
     WrongCredential,
-    /// The server wants another server to be used (300); we do not follow.
+    /// The server wants another server to be used (300), which is not followed any further.
     #[error("the server sends its clients elsewhere{}", .0.map_or(String::new(), to))]
     Alternate(Option<SocketAddr>),
     /// The server forbids it to this user or for this peer (403).
@@ -40,6 +40,9 @@ pub enum TurnError {
     /// The server broke the protocol.
     #[error("the server's answer is of no use: {0}")]
     Malformed(&'static str),
+    /// The connection to the server is gone, and with it the allocation.
+    #[error("the connection is lost")]
+    Disconnected,
     /// The allocation could not be refreshed in time.
     #[error("the allocation ran out")]
     Expired,
@@ -66,7 +69,7 @@ impl TurnError {
     /// configuration helps.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::WrongCredential | Self::Alternate(_) | Self::Forbidden(_) => true,
+            Self::WrongCredential | Self::Forbidden(_) => true,
             // Unknown attribute, unsupported transport or address family.
             Self::Refused(error) => matches!(error.code, 400 | 420 | 440 | 442),
             _ => false,

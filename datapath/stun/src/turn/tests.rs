@@ -1,3 +1,5 @@
+mod servers;
+
 use super::*;
 use crate::message::{Algorithm, Key, PasswordAlgorithms};
 
@@ -29,9 +31,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::over(false)
+    }
+
+    fn over(is_stream: bool) -> Self {
         let start = Instant::now();
         let credential = Credential::new("u", "p").unwrap();
-        let config = TurnConfig::new(at(SERVER), credential);
+        let config = TurnConfig { is_stream, ..TurnConfig::new(at(SERVER), credential) };
         let mut bench = Self {
             start,
             now: start,
@@ -48,20 +54,26 @@ impl Bench {
     /// With an allocation that stands.
     fn allocated() -> Self {
         let mut bench = Self::new();
+        bench.allocate();
+        bench
+    }
+
+    /// Grants the allocation that is being asked for.
+    fn allocate(&mut self) {
+        let bench = self;
         let request = bench.request(Method::Allocate);
         bench.answer(&bench.challenge(&request, 401));
         let request = bench.request(Method::Allocate);
         bench.answer(&bench.success(&request));
         let allocated = TurnOutput::Allocated { relayed: at(RELAYED), mapped: Some(bench.mapped) };
         assert_eq!(bench.events.pop_front(), Some(allocated));
-        bench
     }
 
     fn drain(&mut self) {
         while let Some(output) = self.client.poll_output() {
             match output {
                 TurnOutput::Transmit { to, data } => {
-                    assert_eq!(to, at(SERVER));
+                    assert_eq!(to, self.client.server());
                     self.sent.push_back(data);
                 }
                 event => self.events.push_back(event),
@@ -70,7 +82,8 @@ impl Bench {
     }
 
     fn take(&mut self, data: &[u8]) -> Result<Received, Dropped> {
-        let received = self.client.handle_input(self.now, Input { remote: at(SERVER), data });
+        let received =
+            self.client.handle_input(self.now, Input { remote: self.client.server(), data });
         self.drain();
         received
     }
@@ -342,22 +355,6 @@ fn a_full_quota_is_told_once_and_tried_ever_more_slowly() {
     let retry_at = Some(bench.start + seconds(10));
     let failed = TurnOutput::Failed { error: TurnError::Quota, retry_at };
     assert_eq!(bench.events, [failed]);
-}
-
-#[test]
-fn another_server_is_reported_and_not_followed() {
-    let mut bench = Bench::new();
-    let request = bench.request(Method::Allocate);
-    let message = Message::parse(&request).unwrap();
-    let alternate = Builder::error(&message, 300, "Try Alternate")
-        .with(Attribute::AlternateServer(at("198.18.0.99:3478")));
-    bench.answer(&alternate.build().unwrap());
-    let error = TurnError::Alternate(Some(at("198.18.0.99:3478")));
-    assert!(error.to_string().ends_with("198.18.0.99:3478"));
-    let failed = TurnOutput::Failed { error, retry_at: None };
-    assert_eq!(bench.events.pop_front(), Some(failed));
-    bench.wait(seconds(3600));
-    assert!(bench.sent.is_empty());
 }
 
 #[test]

@@ -3,13 +3,15 @@
 //! One lock, one set of buffers, one task per socket; on a current-thread runtime the lock is never
 //! contended. What a full socket does not take is dropped, as networks do.
 
-use super::{Datagram, Now, Output, Place, Relay, RelayId};
+use super::streams::Outlet;
+use super::{Datagram, Now, Output, Place, Relay, RelayId, StreamId};
 use crate::addresses;
 use crate::listen;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::Interest;
@@ -28,12 +30,21 @@ const ADDRESSES_TICKS: u32 = 60;
 /// The relay at work.
 pub(crate) struct RelaySockets(Arc<Mutex<Core>>);
 
+/// How connections over TCP get to the relay.
+#[derive(Clone)]
+pub(crate) struct RelayHandle(Weak<Mutex<Core>>);
+
 struct Core {
     relay: Relay,
     /// Where clients come to.
     fronts: Vec<Arc<Endpoint>>,
     /// Where peers are reached from.
     backs: HashMap<RelayId, Back>,
+    /// What waits for clients over TCP.
+    streams: HashMap<StreamId, Arc<Outlet>>,
+    streams_count: u64,
+    /// Bytes that wait for all of them.
+    streams_len: Arc<AtomicUsize>,
     /// Under which addresses others see this machine, where they differ from its own.
     external: Vec<IpAddr>,
     buffers: Vec<Box<[u8]>>,
@@ -74,6 +85,9 @@ impl RelaySockets {
                 relay,
                 fronts,
                 backs: HashMap::new(),
+                streams: HashMap::new(),
+                streams_count: 0,
+                streams_len: Arc::default(),
                 external,
                 buffers,
                 tasks: JoinSet::new(),
@@ -81,6 +95,11 @@ impl RelaySockets {
             })
         });
         Ok(Self(core))
+    }
+
+    /// For connections over TCP.
+    pub(crate) fn handle(&self) -> RelayHandle {
+        RelayHandle(Arc::downgrade(&self.0))
     }
 
     /// Works for as long as it is polled.
@@ -98,6 +117,43 @@ impl RelaySockets {
             ticks.tick().await;
             lock(&self.0).tick(count);
         }
+    }
+}
+
+impl RelayHandle {
+    /// A place for a connection, and what waits for it; none when the relay has ended.
+    pub(super) fn enter(&self, remote: SocketAddr, local: IpAddr) -> Option<(Place, Arc<Outlet>)> {
+        let core = self.0.upgrade()?;
+        let mut core = lock(&core);
+        core.streams_count += 1;
+        let stream = StreamId(core.streams_count);
+        let outlet = Arc::new(Outlet::new(core.streams_len.clone()));
+        core.streams.insert(stream, outlet.clone());
+        let local = local.to_canonical();
+        Some((Place { remote, local, stream: Some(stream) }, outlet))
+    }
+
+    /// The connection is gone.
+    pub(super) fn leave(&self, place: Place) {
+        let Some(core) = self.0.upgrade() else { return };
+        let mut core = lock(&core);
+        place.stream.map(|stream| core.streams.remove(&stream));
+        core.relay.leave(place);
+        core.settle();
+    }
+
+    /// Takes messages of a client; whether it has an allocation now.
+    pub(super) fn take<'a>(&self, place: Place, messages: impl Iterator<Item = &'a [u8]>) -> bool {
+        let Some(core) = self.0.upgrade() else { return false };
+        let mut core = lock(&core);
+        let now = now();
+        for message in messages {
+            let Core { relay, fronts, backs, streams, .. } = &mut *core;
+            let sent = relay.handle_client(now, place, message);
+            send(fronts, backs, streams, sent);
+            core.settle();
+        }
+        core.relay.has_allocation(place)
     }
 }
 
@@ -126,24 +182,16 @@ impl Core {
     }
 
     fn take(&mut self, endpoint: &Endpoint, side: Side, now: Now, at: usize, meta: &RecvMeta) {
-        let Self { relay, fronts, backs, buffers, .. } = self;
+        let Self { relay, fronts, backs, buffers, streams, .. } = self;
         let Some(bytes) = buffers[at].get(..meta.len) else { return };
         let local = meta.dst_ip.unwrap_or(endpoint.address.ip());
-        let place = Place { remote: meta.addr, local };
+        let place = Place { remote: meta.addr, local, stream: None };
         for datagram in bytes.chunks(meta.stride.max(1)) {
             let sent = match side {
                 Side::Clients => relay.handle_client(now, place, datagram),
                 Side::Peers(id) => relay.handle_peer(now.at, id, meta.addr, datagram),
             };
-            match sent {
-                None => {}
-                Some(Datagram::ToClient(place, data)) => reply(fronts, place, data),
-                Some(Datagram::ToPeer(id, to, data)) => {
-                    if let Some(back) = backs.get(&id) {
-                        back.endpoint.send(to, None, data);
-                    }
-                }
-            }
+            send(fronts, backs, streams, sent);
         }
     }
 
@@ -161,7 +209,7 @@ impl Core {
     fn settle(&mut self) {
         while let Some(output) = self.relay.poll_output() {
             match output {
-                Output::Reply(place, data) => reply(&self.fronts, place, &data),
+                Output::Reply(place, data) => reply(&self.fronts, &self.streams, place, &data),
                 Output::Open { relay, place, ipv6 } => self.open(relay, place, ipv6),
                 Output::Close(relay) => {
                     if let Some(back) = self.backs.remove(&relay) {
@@ -250,7 +298,35 @@ fn relay_address(reached: IpAddr, ipv6: bool) -> Option<IpAddr> {
     other.or_else(|| Some(reached).filter(fits))
 }
 
-fn reply(fronts: &[Arc<Endpoint>], place: Place, data: &[u8]) {
+fn send(
+    fronts: &[Arc<Endpoint>],
+    backs: &HashMap<RelayId, Back>,
+    streams: &HashMap<StreamId, Arc<Outlet>>,
+    datagram: Option<Datagram<'_>>,
+) {
+    match datagram {
+        None => {}
+        Some(Datagram::ToClient(place, data)) => reply(fronts, streams, place, data),
+        Some(Datagram::ToPeer(id, to, data)) => {
+            if let Some(back) = backs.get(&id) {
+                back.endpoint.send(to, None, data);
+            }
+        }
+    }
+}
+
+fn reply(
+    fronts: &[Arc<Endpoint>],
+    streams: &HashMap<StreamId, Arc<Outlet>>,
+    place: Place,
+    data: &[u8],
+) {
+    if let Some(stream) = place.stream {
+        if let Some(outlet) = streams.get(&stream) {
+            outlet.push(data);
+        }
+        return;
+    }
     let front = fronts.iter().find(|front| front.address.is_ipv6() == place.remote.is_ipv6());
     if let Some(front) = front {
         front.send(place.remote, Some(place.local), data);

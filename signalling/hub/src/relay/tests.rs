@@ -22,7 +22,7 @@ fn at(text: &str) -> SocketAddr {
 
 fn place(number: u16) -> Place {
     let remote = SocketAddr::new("203.0.113.5".parse().unwrap(), 1000 + number);
-    Place { remote, local: "192.0.2.1".parse().unwrap() }
+    Place { remote, local: "192.0.2.1".parse().unwrap(), stream: None }
 }
 
 /// A relay whose sockets are numbers, and a clock.

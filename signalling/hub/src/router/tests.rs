@@ -6,7 +6,7 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const NOW: u64 = 1_700_000_000;
 
 fn router() -> Router {
-    let services = Services::new(RelayKey::new(&[1; 32]), Vec::new(), 3478);
+    let services = Services::new(RelayKey::new(&[1; 32]), Vec::new(), 3478, 5222);
     Router::new("hub.test", services)
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub const DOMAIN: &str = "hub.test";
 pub const USERS: [&str; 3] = ["alice", "bob", "carol"];
 /// Where the client's scenarios expect TLS from the first byte; STARTTLS is there too.
-const PORT: u16 = 5223;
+pub const PORT: u16 = 5223;
 
 /// What the client's scenarios want to know of a server.
 pub trait Server {

@@ -38,6 +38,8 @@ pub struct Machine {
     pub heard: BTreeMap<LinkIndex, Instant>,
     /// How often the path was probed.
     pub probes: usize,
+    /// Connections that bridges were asked for.
+    pub connections: Vec<(SocketAddr, SocketAddr)>,
     /// How often lanes were installed.
     pub installed: usize,
     /// Datagrams that wait to be put on the wire: source, destination, data.
@@ -75,6 +77,7 @@ impl Machine {
             unknown: 0,
             heard: BTreeMap::new(),
             probes: 0,
+            connections: Vec::new(),
             installed: 0,
             sending: Vec::new(),
         }
@@ -117,6 +120,7 @@ impl Machine {
                     self.more_lanes.retain(|(of, _), _| *of != index);
                     self.active.retain(|_, active| *active != index);
                 }
+                Output::ConnectServer { bridge, to } => self.connections.push((bridge, to)),
                 Output::Event(event) => self.events.push((now, event)),
             }
         }

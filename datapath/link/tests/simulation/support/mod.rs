@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipop_crypto::Fingerprint;
-use ipop_link::{Candidate, Credentials, Event, LinkState, OpenLink, TurnServer};
+use ipop_link::{Candidate, Credentials, Event, LinkState, OpenLink, TurnServer, TurnWay};
 use ipop_stun::Random;
 use ipop_stun::server::BindingServer;
 use turn_server_proto::api::{Transmit, TurnServerApi, TurnServerPollRet};
@@ -144,8 +144,7 @@ impl World {
 
     /// Tells all machines of the server.
     pub fn with_servers(mut self) -> Self {
-        let turn =
-            TurnServer { address: address(SERVER), username: "u".into(), password: "p".into() };
+        let turn = turn_server(address(SERVER), "p");
         for machine in &mut self.machines {
             machine.node.set_servers(self.now, &[address(SERVER)], std::slice::from_ref(&turn));
         }
@@ -464,4 +463,9 @@ impl World {
         };
         [count(b, of_a), count(a, of_b)]
     }
+}
+
+/// A server over UDP, and the user `u` there.
+pub fn turn_server(address: SocketAddr, password: &str) -> TurnServer {
+    TurnServer { address, way: TurnWay::Udp, username: "u".into(), password: password.into() }
 }
