@@ -49,6 +49,9 @@ impl Agent {
                     self.order_all(|| ToWorker::Remove(index));
                 }
                 Output::Event(event) => self.tell(event),
+                Output::Trace { peer, session, trace } => {
+                    self.parts.journal.write(peer, session, &trace);
+                }
             }
         }
     }
