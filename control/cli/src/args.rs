@@ -28,6 +28,8 @@ pub enum Command {
     Status(Status),
     /// Ping a peer through the overlay and show the path.
     Ping(Ping),
+    /// Show how links found their paths, step by step, and go on as it happens.
+    Trace(Trace),
     /// Measure the link to a peer, and the network below it.
     Bench(Bench),
     /// Wait until enough peers are linked and answer.
@@ -130,6 +132,9 @@ pub struct Status {
     /// Which instance.
     #[command(flatten)]
     pub instance: Instance,
+    /// Say what became of all pairs of addresses, too.
+    #[arg(short, long)]
+    pub verbose: bool,
     /// For programs.
     #[arg(long)]
     pub json: bool,
@@ -149,6 +154,22 @@ pub struct Ping {
     /// Pause between pings, seconds.
     #[arg(short, long, default_value = "1", value_parser = seconds)]
     pub interval: Duration,
+}
+
+/// `ipop trace`.
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// Name, overlay address or the first digits of the UID of a peer; all links without.
+    pub peer: Option<String>,
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// End after so many seconds; 0 shows only what was. Without it, Ctrl-C ends.
+    #[arg(long = "for", value_name = "S", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// For programs: an object a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ipop bench`.

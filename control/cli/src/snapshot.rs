@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::failure::{Code, Failure};
 use crate::instance::RunDir;
+use crate::why::{self, Tried, kind_name};
 
 /// An instance as its segment shows it.
 #[derive(Debug, Serialize)]
@@ -75,6 +76,14 @@ pub struct Link {
     pub drops: u64,
     /// Why the link is in its state.
     pub reason: String,
+    /// Why this path.
+    pub why: Option<String>,
+    /// Seconds since this path was taken.
+    pub path_age_s: Option<f64>,
+    /// Our TURN server, where the path goes through one.
+    pub relay: Option<SocketAddr>,
+    /// What became of all pairs of addresses, the best kinds first.
+    pub tried: Vec<Tried>,
 }
 
 /// An error that happened once or more.
@@ -170,6 +179,7 @@ impl Link {
                 None => address.to_string(),
             })
         };
+        let tried: Vec<_> = row.outcomes.iter().map(Tried::new).collect();
         Self {
             name: row.name,
             fingerprint: row.peer.to_string(),
@@ -190,6 +200,10 @@ impl Link {
             packets_out: row.packets_out,
             drops: row.drops,
             reason: row.reason,
+            why: why::of_path(row.path, row.choice.as_ref(), &tried),
+            path_age_s: row.choice.and_then(|choice| age(choice.since_ms)),
+            relay: row.relay.map(|(server, _)| server),
+            tried,
         }
     }
 }
@@ -245,15 +259,6 @@ fn path_name(kind: PathKind) -> &'static str {
     match kind {
         PathKind::Direct => "direct",
         PathKind::Relayed => "relayed",
-    }
-}
-
-fn kind_name(kind: CandidateKind) -> &'static str {
-    match kind {
-        CandidateKind::Host => "host",
-        CandidateKind::ServerReflexive => "srflx",
-        CandidateKind::PeerReflexive => "prflx",
-        CandidateKind::Relayed => "relay",
     }
 }
 
