@@ -30,6 +30,8 @@ pub enum Command {
     Ping(Ping),
     /// Show how links found their paths, step by step, and go on as it happens.
     Trace(Trace),
+    /// Write what links carry, decrypted and sealed, into a file for Wireshark.
+    Capture(Capture),
     /// Measure the link to a peer, and the network below it.
     Bench(Bench),
     /// Wait until enough peers are linked and answer.
@@ -170,6 +172,38 @@ pub struct Trace {
     /// For programs: an object a line.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `ipop capture`.
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// Name, overlay address or the first digits of the UID of a peer; all links without.
+    pub peer: Option<String>,
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// The file (pcapng); `-` for standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub write: PathBuf,
+    /// Only what is inside: decrypted frames.
+    #[arg(long)]
+    pub inner: bool,
+    /// Only what is outside: sealed datagrams.
+    #[arg(long)]
+    pub outer: bool,
+    /// End after so many seconds. Without it, Ctrl-C ends.
+    #[arg(long = "for", value_name = "S", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// End after so many frames.
+    #[arg(short, long, value_name = "N")]
+    pub count: Option<u64>,
+    /// End when the file has so many MiB; 0 for no limit.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub size: u64,
+    /// Bytes that are kept of each frame.
+    #[arg(long, value_name = "BYTES", default_value_t = 262_144,
+        value_parser = clap::value_parser!(u32).range(1..=262_144))]
+    pub snaplen: u32,
 }
 
 /// `ipop bench`.

@@ -9,6 +9,7 @@
 
 mod args;
 mod bench;
+mod capture;
 mod config;
 mod down;
 mod failure;
@@ -55,6 +56,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(flags) => status::run(&flags),
         Command::Ping(flags) => ping::run(&flags),
         Command::Trace(flags) => trace::run(&flags),
+        Command::Capture(flags) => capture::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Wait(flags) => wait::run(&flags),
         Command::Lab(flags) => lab::run(&flags),

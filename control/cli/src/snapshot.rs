@@ -82,6 +82,8 @@ pub struct Link {
     pub path_age_s: Option<f64>,
     /// Our TURN server, where the path goes through one.
     pub relay: Option<SocketAddr>,
+    /// The channel that the peer's datagrams come in there.
+    pub relay_channel: Option<u16>,
     /// What became of all pairs of addresses, the best kinds first.
     pub tried: Vec<Tried>,
 }
@@ -167,8 +169,12 @@ impl Link {
 
     /// The peer's end of a direct path.
     pub fn direct_remote(&self) -> Option<SocketAddr> {
-        let remote = self.remote.as_deref().filter(|_| self.path.as_deref() == Some("direct"))?;
-        remote.split_whitespace().next()?.parse().ok()
+        self.remote_end().filter(|_| self.path.as_deref() == Some("direct"))
+    }
+
+    /// The peer's end of the path.
+    pub fn remote_end(&self) -> Option<SocketAddr> {
+        self.remote.as_deref()?.split_whitespace().next()?.parse().ok()
     }
 
     fn new(row: LinkRow, now_ms: u64) -> Self {
@@ -203,6 +209,7 @@ impl Link {
             why: why::of_path(row.path, row.choice.as_ref(), &tried),
             path_age_s: row.choice.and_then(|choice| age(choice.since_ms)),
             relay: row.relay.map(|(server, _)| server),
+            relay_channel: row.relay.map(|(_, channel)| channel),
             tried,
         }
     }
@@ -269,6 +276,12 @@ fn cipher_name(cipher: Cipher) -> &'static str {
         Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
         Cipher::Plain => "NONE: PLAINTEXT, NOT AUTHENTICATED",
     }
+}
+
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn unix_ms() -> u64 {

@@ -168,7 +168,8 @@ mod tests {
             Some(TracedEnd { kind: Some(CandidateKind::Host), address })
         };
         let blank = TraceRecord::new(1_764_400_000_000_001, Fingerprint([7; 32]), 3, step);
-        TraceRecord { local: end(1), remote: end(2), ..blank }
+        let (cause, text) = (Some(Cause::Timeout), "x".to_owned());
+        TraceRecord { local: end(1), remote: end(2), cause, text, ..blank }
     }
 
     #[test]
