@@ -1,11 +1,14 @@
 //! `ipop netcheck`: what the network around this machine allows.
 //!
 //! Each STUN server is asked what the NAT does (RFC 5780, where the server has two addresses), each
-//! TURN server for an allocation; all at once, each on a socket of its own.
+//! TURN server for an allocation; all at once, each on a socket of its own. Beside that all servers
+//! of an address family are asked from one socket, see `netcheck/survey.rs`.
 
 mod drive;
+mod family;
 mod report;
 mod servers;
+mod survey;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -43,17 +46,24 @@ pub fn run(flags: &Netcheck) -> Result<ExitCode, Failure> {
 }
 
 fn check(servers: &Servers) -> Report {
-    let (stun, turn) = std::thread::scope(|scope| {
+    let all: Vec<_> =
+        servers.stun.iter().copied().chain(servers.turn.iter().map(|turn| turn.address)).collect();
+    let (families, stun, turn) = std::thread::scope(|scope| {
+        let families = [true, false].map(|is_ipv4| {
+            let all = &all;
+            scope.spawn(move || family::check(is_ipv4, all))
+        });
         let stun: Vec<_> =
             servers.stun.iter().map(|server| scope.spawn(|| check_stun(*server))).collect();
         let turn: Vec<_> =
             servers.turn.iter().map(|server| scope.spawn(|| check_turn(server))).collect();
         let stun: Vec<StunReport> = stun.into_iter().filter_map(|t| t.join().ok()).collect();
         let turn: Vec<TurnReport> = turn.into_iter().filter_map(|t| t.join().ok()).collect();
-        (stun, turn)
+        let families = families.into_iter().filter_map(|family| family.join().ok());
+        (families.collect(), stun, turn)
     });
     let answered = stun.iter().any(|s| s.mapped.is_some()) || turn.iter().any(|t| t.answered);
-    Report { udp_blocked: !answered, stun, turn }
+    Report { udp_blocked: !answered, families, stun, turn }
 }
 
 /// The tests of RFC 5780, and what they found.
