@@ -29,6 +29,10 @@ pub enum Command {
     Status(Status),
     /// Ping a peer through the overlay and show the path.
     Ping(Ping),
+    /// Show how links found their paths, step by step, and go on as it happens.
+    Trace(Trace),
+    /// Write what links carry, decrypted and sealed, into a file for Wireshark.
+    Capture(Capture),
     /// Measure the link to a peer, and the network below it.
     Bench(Bench),
     /// Wait until enough peers are linked and answer.
@@ -135,6 +139,9 @@ pub struct Status {
     /// Which instance.
     #[command(flatten)]
     pub instance: Instance,
+    /// Say what became of all pairs of addresses, too.
+    #[arg(short, long)]
+    pub verbose: bool,
     /// For programs.
     #[arg(long)]
     pub json: bool,
@@ -154,6 +161,54 @@ pub struct Ping {
     /// Pause between pings, seconds.
     #[arg(short, long, default_value = "1", value_parser = seconds)]
     pub interval: Duration,
+}
+
+/// `ipop trace`.
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// Name, overlay address or the first digits of the UID of a peer; all links without.
+    pub peer: Option<String>,
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// End after so many seconds; 0 shows only what was. Without it, Ctrl-C ends.
+    #[arg(long = "for", value_name = "S", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// For programs: an object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ipop capture`.
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// Name, overlay address or the first digits of the UID of a peer; all links without.
+    pub peer: Option<String>,
+    /// Which instance.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// The file (pcapng); `-` for standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub write: PathBuf,
+    /// Only what is inside: decrypted frames.
+    #[arg(long)]
+    pub inner: bool,
+    /// Only what is outside: sealed datagrams.
+    #[arg(long)]
+    pub outer: bool,
+    /// End after so many seconds. Without it, Ctrl-C ends.
+    #[arg(long = "for", value_name = "S", value_parser = seconds)]
+    pub duration: Option<Duration>,
+    /// End after so many frames.
+    #[arg(short, long, value_name = "N")]
+    pub count: Option<u64>,
+    /// End when the file has so many MiB; 0 for no limit.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub size: u64,
+    /// Bytes that are kept of each frame.
+    #[arg(long, value_name = "BYTES", default_value_t = 262_144,
+        value_parser = clap::value_parser!(u32).range(1..=262_144))]
+    pub snaplen: u32,
 }
 
 /// `ipop bench`.

@@ -2,12 +2,14 @@
 //!
 //! Each command is a module with a `run` function. They share `config` and `settings` (from file,
 //! ticket and flags to what runs), `instance` (the run directory), `snapshot` (what an instance's
-//! segment shows), `icmp` (pings through the overlay) and `failure` (how a command ends).
+//! segment shows), `why` (why a path is what it is), `icmp` (pings through the overlay) and
+//! `failure` (how a command ends).
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod bench;
+mod capture;
 mod config;
 mod down;
 mod failure;
@@ -25,8 +27,10 @@ mod settings;
 mod signals;
 mod snapshot;
 mod status;
+mod trace;
 mod up;
 mod wait;
+mod why;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -52,6 +56,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Down(flags) => down::run(&flags),
         Command::Status(flags) => status::run(&flags),
         Command::Ping(flags) => ping::run(&flags),
+        Command::Trace(flags) => trace::run(&flags),
+        Command::Capture(flags) => capture::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Wait(flags) => wait::run(&flags),
         Command::Lab(flags) => lab::run(&flags),

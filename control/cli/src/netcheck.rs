@@ -2,11 +2,14 @@
 //!
 //! Each STUN server is asked what the NAT does (RFC 5780, where the server has two addresses), each
 //! TURN server for an allocation; all at once, each on a socket of its own. Those over TCP and TLS
-//! are asked through the same bridge as in a running instance.
+//! are asked through the same bridge as in a running instance. Beside that all servers of an address
+//! family are asked from one socket, see `netcheck/survey.rs`.
 
 mod drive;
+mod family;
 mod report;
 mod servers;
+mod survey;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -51,19 +54,26 @@ pub fn run(flags: &Netcheck) -> Result<ExitCode, Failure> {
 }
 
 fn check(servers: &Servers) -> Report {
-    let (stun, turn) = std::thread::scope(|scope| {
+    let all: Vec<_> =
+        servers.stun.iter().copied().chain(servers.turn.iter().map(|turn| turn.address)).collect();
+    let (families, stun, turn) = std::thread::scope(|scope| {
+        let families = [true, false].map(|is_ipv4| {
+            let all = &all;
+            scope.spawn(move || family::check(is_ipv4, all))
+        });
         let stun: Vec<_> =
             servers.stun.iter().map(|server| scope.spawn(|| check_stun(*server))).collect();
         let turn: Vec<_> =
             servers.turn.iter().map(|server| scope.spawn(|| servers.check(server))).collect();
         let stun: Vec<StunReport> = stun.into_iter().filter_map(|t| t.join().ok()).collect();
         let turn: Vec<TurnReport> = turn.into_iter().filter_map(|t| t.join().ok()).collect();
-        (stun, turn)
+        let families = families.into_iter().filter_map(|family| family.join().ok());
+        (families.collect(), stun, turn)
     });
     let mut over_udp = turn.iter().filter(|turn| turn.transport == TurnTransport::Udp).peekable();
     let is_asked = !stun.is_empty() || over_udp.peek().is_some();
     let is_answered = stun.iter().any(|s| s.mapped.is_some()) || over_udp.any(|t| t.answered);
-    Report { udp_blocked: is_asked && !is_answered, stun, turn }
+    Report { udp_blocked: is_asked && !is_answered, families, stun, turn }
 }
 
 /// The tests of RFC 5780, and what they found.

@@ -8,6 +8,7 @@ use crate::failure::{Code, Failure};
 use crate::icmp::Pinger;
 use crate::instance::RunDir;
 use crate::snapshot::{Link, Snapshot};
+use crate::status;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -42,10 +43,22 @@ pub fn run(flags: &Ping) -> Result<ExitCode, Failure> {
             std::thread::sleep(flags.interval);
         }
     }
+    explain(&instance, &flags.peer);
     if answered == 0 {
         return Err(Failure::failed(format!("{} does not answer", link.name)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why the link has its path, and what became of others.
+fn explain(instance: &RunDir, peer: &str) {
+    let Ok(link) = find(instance, peer) else { return };
+    if let Some(why) = status::why(&link) {
+        println!("why: {why}");
+    }
+    for tried in &link.tried {
+        println!("tried: {}", tried.text());
+    }
 }
 
 /// The link to a peer.

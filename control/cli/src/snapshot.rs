@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::failure::{Code, Failure};
 use crate::instance::RunDir;
+use crate::why::{self, Tried, kind_name};
 
 /// An instance as its segment shows it.
 #[derive(Debug, Serialize)]
@@ -75,6 +76,16 @@ pub struct Link {
     pub drops: u64,
     /// Why the link is in its state.
     pub reason: String,
+    /// Why this path.
+    pub why: Option<String>,
+    /// Seconds since this path was taken.
+    pub path_age_s: Option<f64>,
+    /// Our TURN server, where the path goes through one.
+    pub relay: Option<SocketAddr>,
+    /// The channel that the peer's datagrams come in there.
+    pub relay_channel: Option<u16>,
+    /// What became of all pairs of addresses, the best kinds first.
+    pub tried: Vec<Tried>,
 }
 
 /// An error that happened once or more.
@@ -158,8 +169,12 @@ impl Link {
 
     /// The peer's end of a direct path.
     pub fn direct_remote(&self) -> Option<SocketAddr> {
-        let remote = self.remote.as_deref().filter(|_| self.path.as_deref() == Some("direct"))?;
-        remote.split_whitespace().next()?.parse().ok()
+        self.remote_end().filter(|_| self.path.as_deref() == Some("direct"))
+    }
+
+    /// The peer's end of the path.
+    pub fn remote_end(&self) -> Option<SocketAddr> {
+        self.remote.as_deref()?.split_whitespace().next()?.parse().ok()
     }
 
     fn new(row: LinkRow, now_ms: u64) -> Self {
@@ -170,6 +185,7 @@ impl Link {
                 None => address.to_string(),
             })
         };
+        let tried: Vec<_> = row.outcomes.iter().map(Tried::new).collect();
         Self {
             name: row.name,
             fingerprint: row.peer.to_string(),
@@ -190,6 +206,11 @@ impl Link {
             packets_out: row.packets_out,
             drops: row.drops,
             reason: row.reason,
+            why: why::of_path(row.path, row.choice.as_ref(), &tried),
+            path_age_s: row.choice.and_then(|choice| age(choice.since_ms)),
+            relay: row.relay.map(|(server, _)| server),
+            relay_channel: row.relay.map(|(_, channel)| channel),
+            tried,
         }
     }
 }
@@ -248,15 +269,6 @@ fn path_name(kind: PathKind) -> &'static str {
     }
 }
 
-fn kind_name(kind: CandidateKind) -> &'static str {
-    match kind {
-        CandidateKind::Host => "host",
-        CandidateKind::ServerReflexive => "srflx",
-        CandidateKind::PeerReflexive => "prflx",
-        CandidateKind::Relayed => "relay",
-    }
-}
-
 fn cipher_name(cipher: Cipher) -> &'static str {
     match cipher {
         Cipher::Aes128Gcm => "AES-128-GCM",
@@ -264,6 +276,12 @@ fn cipher_name(cipher: Cipher) -> &'static str {
         Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
         Cipher::Plain => "NONE: PLAINTEXT, NOT AUTHENTICATED",
     }
+}
+
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn unix_ms() -> u64 {

@@ -18,12 +18,12 @@ pub fn run(flags: &Status) -> Result<ExitCode, Failure> {
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&snapshot).map_err(Failure::failed)?);
     } else {
-        print!("{}", text(&snapshot));
+        print!("{}", text(&snapshot, flags.verbose));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(snapshot: &Snapshot) -> String {
+fn text(snapshot: &Snapshot, is_verbose: bool) -> String {
     let mut out = format!("instance {}\n", snapshot.name);
     let alive = |alive| if alive { "running" } else { "NOT RUNNING" };
     let _ = writeln!(out, "  datapath    {}", alive(snapshot.datapath_alive));
@@ -36,7 +36,7 @@ fn text(snapshot: &Snapshot) -> String {
     }
     let up = snapshot.up().count();
     let _ = writeln!(out, "  links       {up} of {} up", snapshot.links.len());
-    snapshot.links.iter().for_each(|link| write_link(&mut out, link));
+    snapshot.links.iter().for_each(|link| write_link(&mut out, link, is_verbose));
     if !snapshot.drops.is_empty() {
         let drops = snapshot.drops.iter().map(|(name, count)| format!("{name} {count}"));
         let _ = writeln!(out, "  drops       {}", drops.collect::<Vec<_>>().join(", "));
@@ -51,7 +51,7 @@ fn text(snapshot: &Snapshot) -> String {
     out
 }
 
-fn write_link(out: &mut String, link: &Link) {
+fn write_link(out: &mut String, link: &Link, is_verbose: bool) {
     let rtt =
         link.rtt_us.map_or_else(String::new, |us| format!(", RTT {:.2} ms", f64::from(us) / 1e3));
     let path = link.path.as_deref().unwrap_or("no path");
@@ -60,6 +60,14 @@ fn write_link(out: &mut String, link: &Link) {
     let _ = writeln!(out, "    {} {} {path}{rtt}{room}", link.name, link.state);
     if let (Some(local), Some(remote)) = (&link.local, &link.remote) {
         let _ = writeln!(out, "      path      {local} to {remote}");
+    }
+    if let Some(why) = why(link) {
+        let _ = writeln!(out, "      why       {why}");
+    }
+    if is_verbose || !link.is_up() {
+        for tried in &link.tried {
+            let _ = writeln!(out, "      tried     {}", tried.text());
+        }
     }
     if !link.addresses.is_empty() {
         let addresses: Vec<_> = link.addresses.iter().map(ToString::to_string).collect();
@@ -84,6 +92,12 @@ fn write_link(out: &mut String, link: &Link) {
     if !link.is_up() && !link.reason.is_empty() {
         let _ = writeln!(out, "      because   {}", link.reason);
     }
+}
+
+/// Why this path, and since when.
+pub fn why(link: &Link) -> Option<String> {
+    let (why, age) = (link.why.as_ref()?, link.path_age_s?);
+    Some(format!("{why} ({age:.0} s ago)"))
 }
 
 fn bytes(count: u64) -> String {

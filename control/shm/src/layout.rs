@@ -1,4 +1,4 @@
-//! The layout of the segment file, version 1.
+//! The layout of the segment file, version 2.
 //!
 //! ```text
 //!      0  header, one page; see below
@@ -10,9 +10,10 @@
 //!         controller errors   rows, written by the controller
 //!         datapath note       one row, written by the datapath
 //!         controller note     one row, written by the controller
+//!         journal             records, written by the datapath
 //! ```
 //! Each region starts on a page, and its offset is in the header. The inside of a region is drawn
-//! in `counters.rs`, `ring.rs`, `rows.rs` and `error_log.rs`.
+//! in `counters.rs`, `ring.rs`, `rows.rs`, `error_log.rs` and `journal.rs`.
 //!
 //! The header is words of 8 bytes, little endian:
 //! ```text
@@ -26,7 +27,8 @@
 //!      10  link rows           11  bytes of a link row
 //!      12  error rows          13  bytes of an error row
 //!      14  bytes of a note
-//!      16  offsets of the eight regions, bytes
+//!      15  journal records     16  bytes of a journal record
+//!      24  offsets of the nine regions, bytes
 //!      64  datapath:   process id, epoch, heartbeat (Unix ms)
 //!      80  controller: process id, epoch, heartbeat (Unix ms)
 //! ```
@@ -38,6 +40,7 @@
 //! id namespace.
 
 use crate::counters::counter_words;
+use crate::journal::journal_words;
 use crate::memory::{LINE_WORDS, WORD, words_for};
 use crate::ring::ring_words;
 use crate::rows::table_words;
@@ -45,7 +48,7 @@ use crate::rows::table_words;
 /// First word of a segment.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"IPOPSHM\0");
 /// A change that older programs cannot live with raises this.
-pub(crate) const VERSION_MAJOR: u64 = 1;
+pub(crate) const VERSION_MAJOR: u64 = 2;
 const VERSION_MINOR: u64 = 0;
 /// What word 1 becomes last of all.
 pub(crate) const VERSION: u64 = VERSION_MAJOR << 16 | VERSION_MINOR;
@@ -56,8 +59,10 @@ pub(crate) const SUCCESSION_LOCK: i64 = 2;
 /// Words of the header.
 pub(crate) const HEADER_WORDS: usize = PAGE / WORD;
 pub(crate) const VERSION_WORD: usize = 1;
-const OFFSETS_WORD: usize = 16;
-const REGIONS: usize = 8;
+const SIZES_WORD: usize = 5;
+const SIZES: usize = 12;
+const OFFSETS_WORD: usize = 24;
+const REGIONS: usize = 9;
 pub(crate) const DATAPATH_WORD: usize = 64;
 pub(crate) const CONTROLLER_WORD: usize = 80;
 
@@ -65,6 +70,7 @@ pub(crate) const CONTROLLER_WORD: usize = 80;
 pub(crate) const ROLE_WORDS: usize = 3;
 
 const _: () = {
+    assert!(VERSION_WORD < SIZES_WORD && SIZES_WORD + SIZES <= OFFSETS_WORD);
     assert!(VERSION_WORD < OFFSETS_WORD && OFFSETS_WORD + REGIONS <= DATAPATH_WORD);
     // Each role's numbers are on a line of their own.
     assert!(DATAPATH_WORD + LINE_WORDS <= CONTROLLER_WORD && ROLE_WORDS <= LINE_WORDS);
@@ -102,6 +108,10 @@ pub struct Layout {
     pub error_row_len: u32,
     /// Bytes that each side can show to observers beside all that.
     pub note_len: u32,
+    /// Records that the journal keeps.
+    pub journal_records: u32,
+    /// Bytes of the longest of them.
+    pub journal_record_len: u32,
 }
 
 /// Sizes that make no segment: the caller's fault.
@@ -119,8 +129,9 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// The usual sizes: rings of 256 KiB with records up to 12 KiB, 1024 links of 512 bytes, 128
-    /// different errors of 256 bytes and a note of 4 KiB for each side; about 1.2 MiB.
+    /// The usual sizes: rings of 256 KiB with records up to 12 KiB, 1024 links of 768 bytes, 128
+    /// different errors of 256 bytes and a note of 4 KiB for each side, a journal of 4096 records
+    /// of 176 bytes; about 2.2 MiB, of which memory is taken for what is used.
     pub const fn new(words_version: u32, workers: u32, counters: u32) -> Self {
         Self {
             words_version,
@@ -130,10 +141,12 @@ impl Layout {
             event_ring_len: 256 * 1024,
             record_len_max: 12 * 1024,
             link_rows: 1024,
-            link_row_len: 512,
+            link_row_len: 768,
             error_rows: 128,
             error_row_len: 256,
             note_len: 4096,
+            journal_records: 4096,
+            journal_record_len: 176,
         }
     }
 
@@ -152,7 +165,7 @@ impl Layout {
     }
 
     /// All but the version, in the order of the header.
-    fn sizes(&self) -> [u32; 10] {
+    fn sizes(&self) -> [u32; SIZES] {
         [
             self.workers,
             self.counters,
@@ -164,6 +177,8 @@ impl Layout {
             self.error_rows,
             self.error_row_len,
             self.note_len,
+            self.journal_records,
+            self.journal_record_len,
         ]
     }
 }
@@ -186,6 +201,7 @@ pub(crate) struct Plan {
     pub(crate) controller_errors: Region,
     pub(crate) datapath_note: Region,
     pub(crate) controller_note: Region,
+    pub(crate) journal: Region,
     /// Words in the file.
     pub(crate) len: usize,
 }
@@ -198,8 +214,20 @@ impl Plan {
             end = end.checked_add(len)?.checked_next_multiple_of(HEADER_WORDS)?;
             (end <= SEGMENT_LEN_MAX / WORD).then_some(Region { start, len })
         };
-        let [workers, counters, commands, events, _, links, link, errors, error, note] =
-            layout.sizes().map(|size| size as usize);
+        let [
+            workers,
+            counters,
+            commands,
+            events,
+            _,
+            links,
+            link,
+            errors,
+            error,
+            note,
+            records,
+            record,
+        ] = layout.sizes().map(|size| size as usize);
         Some(Self {
             counters: region(counter_words(workers, counters))?,
             commands: region(ring_words(words_for(commands)))?,
@@ -209,6 +237,7 @@ impl Plan {
             controller_errors: region(table_words(errors, error))?,
             datapath_note: region(table_words(1, note))?,
             controller_note: region(table_words(1, note))?,
+            journal: region(journal_words(records, record))?,
             len: end,
         })
     }
@@ -223,6 +252,7 @@ impl Plan {
             self.controller_errors,
             self.datapath_note,
             self.controller_note,
+            self.journal,
         ]
         .map(|region| (region.start * WORD) as u64)
     }
@@ -253,7 +283,7 @@ impl Header {
         words[2] = self.layout.words_version.into();
         words[3] = self.generation;
         words[4] = (self.plan.len * WORD) as u64;
-        words[5..15].copy_from_slice(&self.layout.sizes().map(u64::from));
+        words[SIZES_WORD..SIZES_WORD + SIZES].copy_from_slice(&self.layout.sizes().map(u64::from));
         words[OFFSETS_WORD..].copy_from_slice(&self.plan.offsets());
         words
     }
@@ -286,6 +316,8 @@ impl Header {
             error_rows: size(12)?,
             error_row_len: size(13)?,
             note_len: size(14)?,
+            journal_records: size(15)?,
+            journal_record_len: size(16)?,
         };
         let plan = layout.plan().map_err(|_| HeaderFault::Inconsistent)?;
         let header = Self { layout, plan, generation: word(3) };
@@ -336,9 +368,10 @@ mod tests {
     fn offsets_are_pinned() {
         let words = usual().emit();
         assert_eq!(&words[0].to_le_bytes(), b"IPOPSHM\0");
-        assert_eq!(words[4..8], [1_228_800, 4, 50, 262_144]);
-        let offsets = [4096, 8192, 274_432, 540_672, 1_130_496, 1_171_456, 1_212_416, 1_220_608];
+        assert_eq!(words[4..8], [2_281_472, 4, 50, 262_144]);
+        let offsets =
+            [4096, 8192, 274_432, 540_672, 1_392_640, 1_433_600, 1_474_560, 1_482_752, 1_490_944];
         assert_eq!(words[OFFSETS_WORD..], offsets);
-        assert_eq!(VERSION, 0x1_0000);
+        assert_eq!(VERSION, 0x2_0000);
     }
 }

@@ -10,6 +10,7 @@
 //!   and a note by each side;
 //! - counters ([`WorkerCounters`]), one block per worker, counted without locked instructions;
 //! - a log of distinct errors by each side ([`ErrorLog`]);
+//! - a journal of the datapath ([`Journal`]): its latest records, for who wants to look back;
 //! - who is alive ([`Holder`], [`Watch`]).
 //!
 //! Any side may die at any instruction, and a new controller goes on where the old one stopped. A
@@ -38,6 +39,7 @@ compile_error!("the segment is laid out for 64-bit little-endian machines");
 mod counters;
 mod doorbell;
 mod error_log;
+mod journal;
 mod memory;
 mod ring;
 mod rows;
@@ -62,6 +64,7 @@ mod loom_models;
 pub use counters::{CounterReader, WorkerCounters};
 pub use doorbell::{Doorbell, Ringer, Wake};
 pub use error_log::{ErrorLog, ErrorLogReader, LoggedError};
+pub use journal::{Journal, JournalReader};
 pub use ring::{Consumer, Producer, PushError, RingFault, RingState};
 pub use rows::{RowError, RowReader, RowWriter};
 

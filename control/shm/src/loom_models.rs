@@ -4,9 +4,9 @@
 //! CARGO_TARGET_DIR=target/loom RUSTFLAGS='--cfg loom' cargo test -p ipop-shm --release --lib loom
 //! ```
 //!
-//! Taking away any fence or release in the bell, the rows or the ring's tail makes one of these
-//! fail. The orderings of the ring's head are the exception: they forbid that a load moves behind a
-//! later store, and loom does not model such moves.
+//! Taking away any fence or release in the bell, the rows, the journal or the ring's tail makes one
+//! of these fail. The orderings of the ring's head are the exception: they forbid that a load moves
+//! behind a later store, and loom does not model such moves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use loom::thread;
 
 use crate::doorbell::Wake;
+use crate::journal::{Journal, Slots, journal_words};
 use crate::memory::{Memory, Span};
 use crate::ring::{Consumer, Producer, PushError, Ring, ring_words};
 use crate::rows::{RowError, RowReader, RowWriter, Table, table_words};
@@ -136,5 +137,61 @@ fn loom_rows_are_never_torn() {
         }
         thread.join().expect("the writer");
         assert_eq!(reader.read(0, &mut [0; 16]), Ok(Some(&[2; 16][..])));
+    });
+}
+
+/// A journal of one slot: a reader gets records whole and in order, and knows how many it missed.
+#[test]
+fn loom_journal_records_are_never_torn_and_missed_ones_are_counted() {
+    model(|| {
+        let len = journal_words(1, 16);
+        let slots = Slots::new(Span::new(&Arc::new(Memory::new(len)), 0, len), 1, 16);
+        let mut journal = Journal::resume(slots);
+        let mut reader = journal.reader();
+        let thread = thread::spawn(move || {
+            for number in 1..=2 {
+                journal.append(&[number; 16]);
+            }
+        });
+        let mut next = 1;
+        let mut take = |reader: &mut crate::journal::JournalReader| {
+            let mut buffer = [0; 16];
+            let record = reader.next(&mut buffer).map(<[u8]>::to_vec);
+            next += reader.take_missed();
+            if let Some(record) = record {
+                assert_eq!(record, [next as u8; 16]);
+                next += 1;
+            }
+            next
+        };
+        take(&mut reader);
+        thread.join().expect("the writer");
+        assert_eq!(take(&mut reader), 3, "each of the two was read or missed");
+    });
+}
+
+/// With room for all that is written, nothing is missed.
+#[test]
+fn loom_journal_misses_nothing_that_is_still_there() {
+    model(|| {
+        let len = journal_words(2, 8);
+        let slots = Slots::new(Span::new(&Arc::new(Memory::new(len)), 0, len), 2, 8);
+        let mut journal = Journal::resume(slots);
+        let mut reader = journal.reader();
+        let thread = thread::spawn(move || {
+            for number in 1..=2 {
+                journal.append(&[number; 8]);
+            }
+        });
+        let mut buffer = [0; 8];
+        let mut next = 1;
+        for _ in 0..2 {
+            if let Some(record) = reader.next(&mut buffer) {
+                assert_eq!(record, [next; 8]);
+                next += 1;
+            }
+        }
+        assert_eq!(reader.take_missed(), 0);
+        thread.join().expect("the writer");
     });
 }

@@ -8,6 +8,7 @@ use crate::counters::{CounterReader, WorkerCounters};
 use crate::error::{AttachError, CreateError, OpenError};
 use crate::error_log::{ErrorLog, ErrorLogReader};
 use crate::file::{Draft, Predecessor, io_error, map, open, pid_in_file};
+use crate::journal::{Journal, JournalReader, Slots};
 use crate::layout::{Header, Layout, Plan, Region};
 use crate::lock;
 use crate::memory::{Access, Memory, Span};
@@ -37,6 +38,8 @@ pub struct DatapathEnd {
     pub errors: ErrorLog,
     /// One row of free content for observers.
     pub note: RowWriter,
+    /// What happened, for observers.
+    pub journal: Journal,
     /// The role of datapath.
     pub holder: Holder,
     /// Who controls.
@@ -85,6 +88,8 @@ pub struct Observer {
     pub datapath_note: RowReader,
     /// The controller's note.
     pub controller_note: RowReader,
+    /// What happened in the datapath.
+    pub journal: JournalReader,
     /// The datapath.
     pub datapath: Watch,
     /// The controller.
@@ -177,6 +182,7 @@ impl DatapathEnd {
             ),
             errors: ErrorLog::resume(RowWriter::new(parts.errors(header.plan.datapath_errors))),
             note: RowWriter::new(parts.note(header.plan.datapath_note)),
+            journal: Journal::resume(parts.journal()),
             holder: Holder::enter(memory, Role::Datapath),
             controller: Watch::new(memory, Role::Controller),
         }
@@ -214,6 +220,7 @@ impl Observer {
             controller_errors: errors(plan.controller_errors),
             datapath_note: RowReader::new(parts.note(plan.datapath_note)),
             controller_note: RowReader::new(parts.note(plan.controller_note)),
+            journal: JournalReader::new(parts.journal()),
             datapath: Watch::new(memory, Role::Datapath),
             controller: Watch::new(memory, Role::Controller),
             commands: parts.ring(plan.commands),
@@ -249,6 +256,13 @@ impl Parts<'_> {
 
     fn note(&self, region: Region) -> Table {
         self.table(region, 1, self.header.layout.note_len)
+    }
+
+    fn journal(&self) -> Slots {
+        let layout = &self.header.layout;
+        let (records, record_len) = (layout.journal_records, layout.journal_record_len);
+        let region = span(self.memory, self.header.plan.journal);
+        Slots::new(region, records as usize, record_len as usize)
     }
 
     fn counters(&self) -> CounterReader {

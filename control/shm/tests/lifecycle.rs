@@ -72,10 +72,13 @@ fn both_ends_meet(path: &Path) {
     });
     assert!(asleep.elapsed() < Duration::from_secs(10), "woken by the timeout");
 
-    datapath.links.write(1023, &[9; 512]).expect("the last row");
+    let mut observer = observer;
+    datapath.journal.append(b"it began");
+    assert_eq!(observer.journal.next(&mut [0; 176]), Some(&b"it began"[..]));
+    datapath.links.write(1023, &[9; 768]).expect("the last row");
     for links in [&controller.links, &observer.links] {
-        assert_eq!(links.read(1023, &mut [0; 512]), Ok(Some(&[9; 512][..])));
-        assert_eq!(links.read(0, &mut [0; 512]), Ok(None));
+        assert_eq!(links.read(1023, &mut [0; 768]), Ok(Some(&[9; 768][..])));
+        assert_eq!(links.read(0, &mut [0; 768]), Ok(None));
     }
     datapath.counters[0].add(4, 2);
     datapath.counters[1].add(4, 40);
@@ -215,7 +218,7 @@ fn versions_have_to_match() {
         }
         other => panic!("{:?}", other.err()),
     }
-    overwrite(&path, 1, 1 << 16 | 5);
+    overwrite(&path, 1, 2 << 16 | 5);
     assert!(observe(&path).is_ok(), "a later minor version of the same major");
     overwrite(&path, 1, 9 << 16);
     match observe(&path) {

@@ -254,7 +254,7 @@ fn look_at_the_dead(path: &Path) {
     assert!(observer.counters.totals()[0] > 0);
     let mut torn = 0;
     for index in 0..8 {
-        match observer.links.read(index, &mut [0; 512]) {
+        match observer.links.read(index, &mut [0; 768]) {
             Ok(Some(row)) => assert_eq!(row, [row[0]; 512]),
             Ok(None) => panic!("row {index} is empty"),
             Err(_) => torn += 1,

@@ -7,7 +7,8 @@
 //! - [`Request`] is a numbered [`Command`], controller to datapath. Each is answered by exactly one
 //!   [`Event::Done`] or [`Event::Refused`] with the same number.
 //! - [`Event`] is what the datapath says, asked or unasked.
-//! - [`LinkRow`] is one link as the link table shows it, 512 bytes of fixed layout.
+//! - [`LinkRow`] is one link as the link table shows it, 768 bytes of fixed layout.
+//! - [`TraceRecord`] is a step of a link's life, as the journal shows it.
 //! - [`Counter`] and [`DropReason`] are the lists of counters; their order is the counters' order.
 //!
 //! Read [`Request`] and [`Event`] first.
@@ -39,20 +40,24 @@
 #![forbid(unsafe_code)]
 
 mod candidate;
+mod choice;
 mod codec;
 mod command;
 mod counter;
 mod event;
 mod identity;
 mod link_row;
+mod trace;
 
 pub use candidate::{Candidate, CandidateKind, IceCredentials};
+pub use choice::{Choice, Outcome};
 pub use codec::{DecodeError, EncodeError};
 pub use command::{Command, Request, TurnServer, TurnTransport};
 pub use counter::{Counter, DropReason, counter_slots};
 pub use event::{Event, LinkState, PathInfo, PathKind, RefusalReason};
 pub use identity::{Fingerprint, FingerprintError};
 pub use link_row::{Cipher, LinkRow};
+pub use trace::{Cause, Step, TraceRecord, TracedEnd};
 
 /// Version of the words: raised with each change of a layout, compared when a controller attaches.
 pub const WORDS_VERSION: u32 = 3;
@@ -91,4 +96,8 @@ pub mod limits {
     pub const ROW_ADDRESSES_MAX: usize = 4;
     /// Bytes of the reason in a [`LinkRow`](crate::LinkRow).
     pub const ROW_REASON_LEN_MAX: usize = 160;
+    /// Kinds of pairs in a [`LinkRow`](crate::LinkRow).
+    pub const ROW_OUTCOMES_MAX: usize = 14;
+    /// Bytes of the text in a [`TraceRecord`](crate::TraceRecord).
+    pub const TRACE_TEXT_LEN_MAX: usize = 64;
 }

@@ -14,14 +14,18 @@
 //! 240 name length u8 | reason length u8 | 0[6]
 //! 248 name[64]
 //! 312 reason[160]
-//! 472 0[40]
+//! 472 relay   as local: our TURN server | channel u16 | 0[6]
+//! 504 choice and outcomes, see `choice.rs`
+//! 744 0[24]
 //! ```
 //! Little endian; `ip` in network order, IPv4 in its first four bytes; kinds are 0 when absent.
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::choice::{self, Choice, Outcome};
 use crate::codec::{DecodeError, Reader, Writer, coded_enum, cut, prefix_max};
 use crate::limits::{NAME_LEN_MAX, ROW_ADDRESSES_MAX, ROW_REASON_LEN_MAX};
+use crate::trace::optional;
 use crate::{CandidateKind, Fingerprint, LinkState, PathKind};
 
 coded_enum! {
@@ -88,11 +92,22 @@ pub struct LinkRow {
     pub name: String,
     /// Why the link is in its state; [`ROW_REASON_LEN_MAX`] bytes are kept.
     pub reason: String,
+    /// Our TURN server and the channel that the peer's datagrams come in, where the path goes
+    /// through one.
+    pub relay: Option<(SocketAddr, u16)>,
+    /// Why this path.
+    pub choice: Option<Choice>,
+    /// What became of all pairs of addresses; [`ROW_OUTCOMES_MAX`] kinds are kept.
+    ///
+    /// [`ROW_OUTCOMES_MAX`]: crate::limits::ROW_OUTCOMES_MAX
+    pub outcomes: Vec<Outcome>,
 }
+
+const _: () = assert!(504 + choice::LEN <= LinkRow::LEN);
 
 impl LinkRow {
     /// Length of a row, bytes.
-    pub const LEN: usize = 512;
+    pub const LEN: usize = 768;
 
     /// A link of which nothing is known but whose it is.
     pub fn new(peer: Fingerprint, session: u64) -> Self {
@@ -120,6 +135,9 @@ impl LinkRow {
             addresses: Vec::new(),
             name: String::new(),
             reason: String::new(),
+            relay: None,
+            choice: None,
+            outcomes: Vec::new(),
         }
     }
 
@@ -172,6 +190,10 @@ impl LinkRow {
         to.zeros(NAME_LEN_MAX - name.len());
         to.bytes(reason.as_bytes());
         to.zeros(ROW_REASON_LEN_MAX - reason.len());
+        put_endpoint(to, self.relay.map(|(server, _)| server));
+        to.u16(self.relay.map_or(0, |(_, channel)| channel));
+        to.zeros(6);
+        choice::put(to, self.choice, &self.outcomes);
     }
 
     fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -203,15 +225,15 @@ impl LinkRow {
         from.zeros(6)?;
         row.name = from.padded_text(name_len.into(), NAME_LEN_MAX)?;
         row.reason = from.padded_text(reason_len.into(), ROW_REASON_LEN_MAX)?;
+        let (server, channel) = (take_endpoint(from)?, from.u16()?);
+        from.zeros(6)?;
+        if server.is_none() && channel != 0 {
+            return Err(DecodeError::Padding);
+        }
+        row.relay = server.map(|server| (server, channel));
+        (row.choice, row.outcomes) = choice::take(from)?;
         Ok(row)
     }
-}
-
-fn optional<T>(
-    code: u8,
-    of: impl Fn(u8) -> Result<T, DecodeError>,
-) -> Result<Option<T>, DecodeError> {
-    if code == 0 { Ok(None) } else { of(code).map(Some) }
 }
 
 fn put_endpoint(to: &mut Writer<'_>, endpoint: Option<SocketAddr>) {

@@ -146,6 +146,51 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+prop_compose! {
+    fn choice()(since_ms: u64, cause in one_of(Cause::ALL), is_peers: bool) -> Choice {
+        Choice { since_ms, cause, is_peers }
+    }
+}
+
+prop_compose! {
+    fn outcome()(
+        local_kind in one_of(CandidateKind::ALL),
+        remote_kind in one_of(CandidateKind::ALL),
+        is_ipv4: bool,
+        last_failure in option::of(one_of(Cause::ALL)),
+        [error, pairs, working, failed]: [u16; 4],
+        checks: u32,
+    ) -> Outcome {
+        Outcome {
+            local_kind, remote_kind, is_ipv4, last_failure, error, pairs, working, failed, checks,
+        }
+    }
+}
+
+fn traced_end() -> impl Strategy<Value = Option<TracedEnd>> {
+    let end = (option::of(one_of(CandidateKind::ALL)), endpoint());
+    option::of(end.prop_map(|(kind, address)| TracedEnd { kind, address }))
+}
+
+prop_compose! {
+    fn trace()(
+        (at_us, session, number) in any::<(u64, u64, u64)>(),
+        peer in fingerprint(),
+        step in one_of(Step::ALL),
+        (local, remote) in (traced_end(), traced_end()),
+        cause in option::of(one_of(Cause::ALL)),
+        text in text(TRACE_TEXT_LEN_MAX),
+    ) -> TraceRecord {
+        TraceRecord { at_us, peer, session, step, local, remote, cause, number, text }
+    }
+}
+
+fn encoded_trace(trace: &TraceRecord) -> Vec<u8> {
+    let mut record = Vec::new();
+    trace.encode(&mut record).expect("generated within the limits");
+    record
+}
+
 fn row_numbers() -> impl Strategy<Value = LinkRow> {
     (fingerprint(), any::<[u64; 8]>(), any::<(u32, u32, u8, u16)>()).prop_map(
         |(
@@ -176,10 +221,12 @@ prop_compose! {
         (local, remote) in (option::of(endpoint()), option::of(endpoint())),
         addresses in vec(network(), 0..=ROW_ADDRESSES_MAX),
         (name, reason) in (text(NAME_LEN_MAX), text(ROW_REASON_LEN_MAX)),
+        relay in option::of((endpoint(), any::<u16>())),
+        (choice, outcomes) in (option::of(choice()), vec(outcome(), 0..=ROW_OUTCOMES_MAX)),
     ) -> LinkRow {
         LinkRow {
             state, path, local_kind, remote_kind, cipher, local, remote, addresses, name, reason,
-            ..numbers
+            relay, choice, outcomes, ..numbers
         }
     }
 }
@@ -228,7 +275,30 @@ proptest! {
     }
 
     #[test]
-    fn every_beginning_of_a_record_is_refused(request in request(), event in event()) {
+    fn traces_round_trip(trace in trace()) {
+        let record = encoded_trace(&trace);
+        prop_assert!(record.len() <= TraceRecord::LEN_MAX);
+        prop_assert_eq!(TraceRecord::decode(&record), Ok(trace));
+    }
+
+    #[test]
+    fn a_damaged_trace_has_one_encoding_or_none(
+        trace in trace(), at: prop::sample::Index, byte: u8, cut: bool,
+    ) {
+        let record = damaged(encoded_trace(&trace), at, byte, cut);
+        if let Ok(trace) = TraceRecord::decode(&record) {
+            prop_assert_eq!(encoded_trace(&trace), record);
+        }
+    }
+
+    #[test]
+    fn every_beginning_of_a_record_is_refused(
+        request in request(), event in event(), trace in trace(),
+    ) {
+        let record = encoded_trace(&trace);
+        for len in 0..record.len() {
+            prop_assert!(TraceRecord::decode(&record[..len]).is_err());
+        }
         let record = encoded_request(&request);
         for len in 0..record.len() {
             prop_assert!(Request::decode(&record[..len]).is_err());
@@ -269,9 +339,10 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(noise in vec(any::<u8>(), 0..600)) {
+    fn noise_never_panics(noise in vec(any::<u8>(), 0..900)) {
         let _ = Request::decode(&noise);
         let _ = Event::decode(&noise);
+        let _ = TraceRecord::decode(&noise);
         if let Some(row) = noise.first_chunk() {
             let _ = LinkRow::parse(row);
         }
@@ -386,9 +457,13 @@ fn offsets_of_a_row_are_pinned() {
     row.remote = Some(SocketAddr::from(([192, 0, 2, 1], 0x0102)));
     row.addresses = vec![(IpAddr::from([10, 77, 0, 9]), 32)];
     row.name = "bob".into();
+    row.relay = Some((SocketAddr::from(([192, 0, 2, 9], 3478)), 0x4001));
+    row.choice = Some(Choice { since_ms: 3, cause: Cause::Better, is_peers: true });
     let bytes = row.emit();
     assert_eq!((bytes[32], bytes[48], bytes[104]), (9, 7, 5));
     assert_eq!(bytes[136..148], [4, 0, 2, 1, 0, 0, 0, 0, 192, 0, 2, 1]);
     assert_eq!(bytes[160..168], [4, 32, 0, 0, 10, 77, 0, 9]);
     assert_eq!((bytes[240], &bytes[248..251]), (3, &b"bob"[..]));
+    assert_eq!((bytes[472], bytes[496..498].to_vec()), (4, vec![0x01, 0x40]));
+    assert_eq!(bytes[504..516], [3, 0, 0, 0, 0, 0, 0, 0, 11, 1, 0, 0]);
 }

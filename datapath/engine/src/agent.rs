@@ -25,6 +25,7 @@ use crate::addresses::host_addresses;
 use crate::clock::unix_ms;
 use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
 use crate::interface::Interface;
+use crate::journal::Journal;
 use crate::mappings::Mappings;
 use crate::network::Network;
 use crate::rows::{Carried, PeerView, Rows};
@@ -62,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) events: Events,
     pub(crate) rows: Rows,
     pub(crate) errors: ErrorLog,
+    pub(crate) journal: Journal,
     pub(crate) counters: WorkerCounters,
     pub(crate) holder: Holder,
     pub(crate) stop: Arc<AtomicBool>,

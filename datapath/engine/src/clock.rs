@@ -8,6 +8,12 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Microseconds since 1970.
+pub(crate) fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Unix time in milliseconds of a moment of the steady clock.
 pub(crate) fn unix_ms_of(moment: Instant) -> u64 {
     let age = Instant::now().saturating_duration_since(moment).as_millis();

@@ -38,6 +38,7 @@ mod config;
 mod counting;
 mod exchange;
 mod interface;
+mod journal;
 mod mappings;
 mod network;
 mod ports;

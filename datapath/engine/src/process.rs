@@ -19,6 +19,7 @@ use crate::clock::unix_ms;
 use crate::config::DatapathConfig;
 use crate::exchange::notes;
 use crate::interface::{Interface, MTU_AUTO};
+use crate::journal::Journal;
 use crate::mappings::Mappings;
 use crate::network::Network;
 use crate::ports;
@@ -136,6 +137,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         events: Events::new(segment.events),
         rows: Rows::new(segment.links),
         errors: segment.errors,
+        journal: Journal::new(segment.journal),
         counters: agent_block,
         holder: segment.holder,
         stop,

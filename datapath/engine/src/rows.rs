@@ -11,6 +11,7 @@ use ipop_wire::LinkIndex;
 
 use crate::clock::unix_ms_of;
 use crate::exchange::LinkReport;
+use crate::journal::{choice_out, outcome_out};
 use crate::steering::{kind_out, path_kind_out, state_out};
 
 /// Reports after the last traffic in which silence still means something.
@@ -189,7 +190,10 @@ fn row(status: &LinkStatus, view: &PeerView<'_>) -> steer::LinkRow {
         row.mtu = status.datagram_len.unwrap_or(0);
         row.established_ms = unix_ms_of(keys.established);
     }
+    row.outcomes = status.outcomes.iter().map(outcome_out).collect();
     if let Some(path) = status.path {
+        row.relay = status.relay.map(|relay| (relay.server, relay.channel));
+        row.choice = status.choice.map(|choice| choice_out(&choice, unix_ms_of));
         row.path = Some(path_kind_out(path.kind));
         (row.local, row.remote) = (Some(path.local), Some(path.remote));
         row.local_kind = Some(kind_out(path.local_kind));

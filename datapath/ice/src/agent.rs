@@ -6,6 +6,7 @@ mod nomination;
 mod outgoing;
 mod punch;
 mod table;
+mod tracing;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use ipop_stun::{Key, Random};
 
 use crate::candidate::{Candidate, CandidateKind, Credentials};
 use crate::pair::Pair;
+use crate::trace::{Choice, Trace};
 
 /// Candidates that the peer names, at most. Those found by its checks are counted apart: whoever
 /// can make them up without end must not keep the named ones out.
@@ -184,6 +186,9 @@ pub struct Agent {
     next_check: Instant,
     remote_is_complete: bool,
     outputs: VecDeque<Output>,
+    /// Why the selected pair is.
+    choice: Option<Choice>,
+    traces: VecDeque<Trace>,
 }
 
 impl std::fmt::Debug for Agent {
@@ -220,6 +225,8 @@ impl Agent {
             next_check: now,
             remote_is_complete: false,
             outputs: VecDeque::new(),
+            choice: None,
+            traces: VecDeque::new(),
             config,
         }
     }

@@ -23,15 +23,17 @@
 //! ICE-lite on our side (a lite peer works: it only answers).
 //!
 //! Read [`Agent`] and [`Output`] first; `agent/incoming.rs` and `agent/outgoing.rs` tell the story
-//! of a check at either end.
+//! of a check at either end. What it did and why it tells by [`Trace`] and [`Outcome`].
 
 #![forbid(unsafe_code)]
 
 mod agent;
 mod candidate;
 mod pair;
+mod trace;
 
 pub use agent::{
     Agent, AgentConfig, Output, Packet, REMOTE_CANDIDATES_MAX, Refused, Selected, State,
 };
 pub use candidate::{Candidate, CandidateKind, Credentials, foundation, priority};
+pub use trace::{CheckFailure, Choice, ChoiceCause, Outcome, Suspicion, Trace, TracedPair};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipop_stun::TransactionId;
 
 use crate::candidate::{Candidate, CandidateKind};
+use crate::trace::CheckFailure;
 
 /// Intervals between the transmissions of a check, milliseconds. Short at first: the other end's
 /// hole opens when it hears of us, which is about now.
@@ -122,6 +123,10 @@ pub(crate) struct Pair {
     pub(crate) nominated_by_peer: bool,
     /// Our nomination was answered.
     pub(crate) nominated: bool,
+    /// Checks sent, for diagnosis.
+    pub(crate) checks: u32,
+    /// Why it was given up last, for diagnosis.
+    pub(crate) failure: Option<CheckFailure>,
 }
 
 impl Pair {
@@ -145,6 +150,8 @@ impl Pair {
             heard: false,
             nominated_by_peer: false,
             nominated: false,
+            checks: 0,
+            failure: None,
         }
     }
 

@@ -22,6 +22,7 @@ mod negotiation;
 mod node;
 mod path_mtu;
 mod port;
+mod trace;
 
 pub use control::{Control, REASON_LEN_MAX};
 pub use gatherer::{
@@ -29,6 +30,9 @@ pub use gatherer::{
     TURN_SERVERS_MAX, TurnServer, TurnWay,
 };
 pub use ipop_ice::{Candidate, CandidateKind, Credentials};
+pub use ipop_ice::{
+    CheckFailure, Choice, ChoiceCause, Outcome, Suspicion, Trace as IceTrace, TracedPair,
+};
 pub use keys::KEEPALIVE;
 pub use lanes::{LANE_KEEPALIVE, LanePorts};
 pub use link::{
@@ -39,5 +43,6 @@ pub use node::{LINKS_MAX, Node, NodeConfig, OpenLink};
 pub use path_mtu::{CHECK_AFTER, RAISE_AFTER};
 pub use port::{
     CommandError, ControlInput, Datagram, Event, InstallLane, KeysStatus, LinkState, LinkStatus,
-    Output, Path, PathKind, PathStatus, Refused, Traffic,
+    Output, Path, PathKind, PathStatus, Refused, Relay, Traffic,
 };
+pub use trace::Trace;

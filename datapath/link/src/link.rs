@@ -21,7 +21,9 @@ use ipop_crypto::{
     Cipher, Fingerprint, HandshakeError, HandshakeId, Identity, Offer, PROTOCOL_VERSION,
     RefusedInput, Role, Session, path_secret,
 };
-use ipop_ice::{Agent, AgentConfig, Candidate, Credentials, Packet, Selected, State as IceState};
+use ipop_ice::{
+    Agent, AgentConfig, Candidate, Credentials, Packet, Selected, State as IceState, Suspicion,
+};
 use ipop_stun::Random;
 use ipop_wire::LinkIndex;
 
@@ -34,6 +36,7 @@ use crate::port::{
     ControlInput, Datagram, KeysStatus, LinkState, LinkStatus, PathKind, PathStatus, Refused,
     Traffic,
 };
+use crate::trace::{Recorder, Trace};
 
 /// From keys to new keys.
 pub const REHANDSHAKE_AFTER: Duration = Duration::from_secs(3600);
@@ -187,6 +190,7 @@ pub struct Link {
     reported: (LinkState, Option<PathStatus>),
     reported_len: Option<u16>,
     outputs: VecDeque<LinkOutput>,
+    recorder: Recorder,
 }
 
 /// Besides those of the agent, the handshake and the keys.
@@ -209,6 +213,8 @@ impl Link {
             random.number(),
             random.block(),
         );
+        let mut recorder = Recorder::new(now);
+        recorder.record(now, Trace::Opened { is_controlling: config.controlling });
         Link {
             agent: Agent::new(agent, now),
             random,
@@ -229,6 +235,7 @@ impl Link {
             reported: (LinkState::Idle, None),
             reported_len: None,
             outputs: VecDeque::new(),
+            recorder,
         }
     }
 
@@ -357,7 +364,7 @@ impl Link {
         self.is_flowing |= traffic.is_receiving;
         let is_quiet = traffic.heard.is_some_and(|at| now >= at + QUIET_TIME);
         if is_quiet && (traffic.is_sending || std::mem::take(&mut self.is_flowing)) {
-            self.agent.suspect(now);
+            self.agent.suspect(now, Suspicion::Traffic);
         }
         self.settle(now);
     }
@@ -370,7 +377,7 @@ impl Link {
 
     /// The peer seems to use another pair than we do: ours may be dead.
     pub fn suspect_path(&mut self, now: Instant) {
-        self.agent.suspect(now);
+        self.agent.suspect(now, Suspicion::PeerElsewhere);
         self.settle(now);
     }
 
@@ -418,6 +425,11 @@ impl Link {
     /// What is to be done next; ask until `None`.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
         self.outputs.pop_front()
+    }
+
+    /// The next step of the link's life that was not told yet; ask until `None`.
+    pub fn poll_trace(&mut self) -> Option<Trace> {
+        self.recorder.take()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

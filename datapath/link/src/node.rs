@@ -29,7 +29,7 @@ use crate::lanes::LanePorts;
 use crate::link::{Link, LinkConfig, LinkOutput};
 use crate::port::{
     CommandError, ControlInput, Datagram, Event, InstallLane, LinkState, LinkStatus, Output, Path,
-    PathKind, PathStatus, Refused, Traffic,
+    PathKind, PathStatus, Refused, Relay, Traffic,
 };
 
 pub use self::slots::LINKS_MAX;

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipop_crypto::{Cipher, Fingerprint, Opener, Sealer};
-use ipop_ice::{Candidate, CandidateKind};
+use ipop_ice::{Candidate, CandidateKind, Choice, Outcome};
 use ipop_wire::LinkIndex;
 use thiserror::Error;
+
+use crate::trace::Trace;
 
 /// The plaintext of a control datagram that a worker opened.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,16 @@ pub enum Output {
     },
     /// Something to tell the controller.
     Event(Event),
+    /// A step of a link's life, for whoever asks why it is as it is. Comes in the order in which
+    /// the steps were taken.
+    Trace {
+        /// Whose link.
+        peer: Fingerprint,
+        /// The controller's number of the session.
+        session: u64,
+        /// The step.
+        trace: Trace,
+    },
 }
 
 /// One lane of one session, ready for its worker.
@@ -216,6 +228,21 @@ pub struct LinkStatus {
     pub rtt: Option<Duration>,
     /// Longest datagram that the path is known to carry, bytes of UDP payload.
     pub datagram_len: Option<u16>,
+    /// Our relay, if the path goes through one of ours and it is ready.
+    pub relay: Option<Relay>,
+    /// Why this path.
+    pub choice: Option<Choice>,
+    /// What became of all pairs of candidates.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a path through a relay of ours looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// The TURN server.
+    pub server: SocketAddr,
+    /// The channel that the datagrams to and from the peer are in.
+    pub channel: u16,
 }
 
 /// A path in terms of candidates.

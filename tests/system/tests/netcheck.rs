@@ -45,6 +45,40 @@ fn each_nat_is_known_by_what_it_does() {
 }
 
 #[test]
+fn each_family_is_told_as_a_whole() {
+    let mut stage = Stage::prosody_on_cables_of(1400);
+    let kinds = [
+        (Nat::None, Value::Null, Value::Null, true, "direct links with everybody"),
+        (Nat::PortRestricted, true.into(), true.into(), true, "a usual NAT"),
+        (Nat::Symmetric, false.into(), false.into(), false, "a hard NAT"),
+    ];
+    for (nat, ..) in &kinds {
+        stage.add_site(*nat, Impairment::default());
+    }
+    let servers = ["--stun", SERVER, "--stun", "stun:198.18.0.11:3478"];
+    for (site, (nat, preserved, hairpins_or_not, is_one, outlook)) in kinds.iter().enumerate() {
+        let ended = netcheck(&stage, site, &[&["--json"][..], &servers].concat());
+        let report = report(&ended);
+        let (v4, v6) = (&report["families"][0], &report["families"][1]);
+        assert_eq!(v4["reachable"], true, "{nat}: {report}");
+        assert_eq!(v4["translated"], !preserved.is_null(), "{nat}: {report}");
+        assert_eq!(v4["port_preserved"], *preserved, "{nat}: {report}");
+        assert_eq!(v4["hairpinning"].is_null(), hairpins_or_not.is_null(), "{nat}: {report}");
+        assert_eq!(v4["mapping_is_one"], *is_one, "{nat}: {report}");
+        for server in v4["servers"].as_array().unwrap() {
+            assert_eq!(server["path_mtu"], 1400, "{nat}: {report}");
+            assert!(server["rtt_ms"].as_f64().unwrap() > 0.0, "{nat}: {report}");
+        }
+        assert_eq!((&v6["reachable"], &v6["local"]), (&false.into(), &Value::Null), "{report}");
+        let ended = netcheck(&stage, site, &servers);
+        for words in [*outlook, "IPv6  no route", "packets of 1400 bytes arrive, ", "seen as"] {
+            let words = words.trim_end_matches(", ");
+            assert!(ended.text.contains(words), "{nat}: no `{words}` in {}", ended.text);
+        }
+    }
+}
+
+#[test]
 fn relays_are_tried() {
     let mut stage = Stage::prosody();
     stage.add_site(Nat::Symmetric, Impairment::default());

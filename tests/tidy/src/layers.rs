@@ -97,10 +97,12 @@ pub const LAYERS: &[Layer] = &[
         &["ipop-steer", "ipop-shm", "ipop-group", "ipop-signal", "ipop-xmpp"],
         &["rustix", "serde", "serde_json", "thiserror", "tokio", "tracing"]),
     row("control/lab", "ipop-lab", Edge, &[], &["libc", "rustix", "serde", "thiserror"]),
-    // Where all is put together: processes, keys (crypto), `netcheck` (stun).
+    // A packet socket for `ipop capture`.
+    row("control/packets", "ipop-packets", Unsafe, &[], &["libc", "rustix"]),
+    // Where all is put together: processes, keys (crypto), `netcheck` (stun), `capture` (wire).
     row("control/cli", "ipop", Edge,
-        &["ipop-engine", "ipop-controller", "ipop-hub", "ipop-lab", "ipop-crypto", "ipop-stun",
-          "ipop-shm", "ipop-steer"],
+        &["ipop-engine", "ipop-controller", "ipop-hub", "ipop-lab", "ipop-packets", "ipop-crypto",
+          "ipop-stun", "ipop-wire", "ipop-shm", "ipop-steer"],
         &["clap", "indicatif", "libc", "nix", "rustix", "serde", "serde_json", "socket2",
           "thiserror", "tokio", "toml", "tracing", "tracing-subscriber"]),
 

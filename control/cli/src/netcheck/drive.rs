@@ -58,7 +58,7 @@ pub(super) fn drive_on<M: Machine>(socket: &UdpSocket, mut machine: M) -> io::Re
 }
 
 /// The address that the machine sends to `server` from, with the socket's port.
-fn local_address(socket: &UdpSocket, server: SocketAddr) -> io::Result<SocketAddr> {
+pub(super) fn local_address(socket: &UdpSocket, server: SocketAddr) -> io::Result<SocketAddr> {
     let own = socket.local_addr()?;
     // A connected socket knows its source address; nothing is sent for that.
     let probe = UdpSocket::bind(SocketAddr::new(own.ip(), 0))?;

@@ -8,6 +8,7 @@ use ipop_controller::TurnTransport;
 use ipop_stun::behaviour::{self, Behaviour};
 use serde::Serialize;
 
+use super::family::FamilyReport;
 use super::servers::Relay;
 
 /// All that was found.
@@ -15,6 +16,8 @@ use super::servers::Relay;
 pub(super) struct Report {
     /// No server answered by UDP.
     pub udp_blocked: bool,
+    /// IPv4 and IPv6, each as a whole.
+    pub families: Vec<FamilyReport>,
     /// A report for each STUN server.
     pub stun: Vec<StunReport>,
     /// A report for each TURN server.
@@ -113,9 +116,13 @@ impl Report {
     /// For people.
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
+        for family in &self.families {
+            family.write(&mut out, &self.stun);
+        }
         for stun in &self.stun {
             let _ = writeln!(out, "STUN {}", stun.server);
             stun.write(&mut out);
+            self.write_distance(&mut out, stun.server);
         }
         for turn in &self.turn {
             let over = match turn.transport {
@@ -125,6 +132,7 @@ impl Report {
             };
             let _ = writeln!(out, "TURN {}{over}", turn.server);
             turn.write(&mut out);
+            self.write_distance(&mut out, turn.server);
         }
         let verdict = match (self.udp_blocked, self.has_relay()) {
             (true, false) => {
@@ -141,6 +149,16 @@ impl Report {
         };
         let _ = writeln!(out, "{verdict}");
         out
+    }
+}
+
+impl Report {
+    fn write_distance(&self, out: &mut String, server: SocketAddr) {
+        let mut servers = self.families.iter().flat_map(|family| &family.servers);
+        let text = servers.find(|found| found.server == server).map(|found| found.text());
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            let _ = writeln!(out, "  distance   {text}");
+        }
     }
 }
 
@@ -189,6 +207,6 @@ fn text(behaviour: &Behaviour) -> String {
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

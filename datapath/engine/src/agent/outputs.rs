@@ -50,6 +50,9 @@ impl Agent {
                 }
                 Output::ConnectServer { bridge, to } => self.connect_server(bridge, to),
                 Output::Event(event) => self.tell(event),
+                Output::Trace { peer, session, trace } => {
+                    self.parts.journal.write(peer, session, &trace);
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use ipop_stun::{Attribute, Builder, Class, Message, Method};
 use super::outgoing::RETRY_PAUSE;
 use super::{Agent, EARLY_MAX, Early, Output, Packet, Refused, State};
 use crate::pair::{PairState, Sending};
+use crate::trace::{CheckFailure, Suspicion, Trace};
 
 /// Role conflict (RFC 8445 section 7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
@@ -32,12 +33,16 @@ impl Agent {
         if message.method() != Method::Binding {
             return Err(Refused::Unexpected);
         }
-        let result = match message.class() {
+        let class = message.class();
+        let result = match class {
             Class::Request => self.on_request(now, packet, &message),
             Class::Success => self.on_success(now, packet, &message),
             Class::Error => self.on_error(now, packet, &message),
             Class::Indication => self.on_indication(now, packet, &message),
         };
+        if result == Err(Refused::Unexpected) && matches!(class, Class::Success | Class::Error) {
+            self.trace_stray(packet, &message);
+        }
         if self.remote.is_some() {
             self.nominate(now);
             self.advance(now);
@@ -131,6 +136,7 @@ impl Agent {
     /// USE-CANDIDATE, and only a controlled one follows it.
     fn switch_role(&mut self) {
         self.controlling = !self.controlling;
+        self.trace(Trace::RoleChanged { is_controlling: self.controlling });
         for pair in &mut self.pairs {
             pair.withdraw();
             pair.nominated_by_peer = false;
@@ -150,6 +156,7 @@ impl Agent {
         let is_new = self.find((check.local, check.remote)).is_none();
         let Some(index) = self.pair_of(&check) else { return };
         let key = self.key(index);
+        self.trace_request(index, &check);
         if check.nominates && !self.controlling {
             // The latest nomination counts; one that still waits for its pair is void.
             for (other, pair) in self.pairs.iter_mut().enumerate() {
@@ -176,7 +183,7 @@ impl Agent {
         }
         if is_new {
             // A peer that turns up elsewhere may have left where it was.
-            self.suspect(now);
+            self.suspect(now, Suspicion::PeerElsewhere);
         }
     }
 
@@ -187,14 +194,16 @@ impl Agent {
         message: &Message<'_>,
     ) -> Result<(), Refused> {
         let (index, sending) = self.answered(packet, message)?;
-        let pair = &mut self.pairs[index];
-        let Some(check) = pair.check.take() else { return Err(Refused::Unexpected) };
+        let Some(check) = self.pairs[index].check.take() else { return Err(Refused::Unexpected) };
         if !message.unknown_required().is_empty() {
             // As if the check had failed (RFC 8489 section 6.3.3).
-            pair.give_up(now, RETRY_PAUSE);
+            self.give_up(now, index, RETRY_PAUSE, CheckFailure::Incomprehensible);
             return Ok(());
         }
-        pair.learn_rtt(now.saturating_duration_since(sending.at));
+        let rtt = now.saturating_duration_since(sending.at);
+        self.trace_answered(now, index, rtt, sending.nominates);
+        let pair = &mut self.pairs[index];
+        pair.learn_rtt(rtt);
         pair.state = PairState::Succeeded;
         pair.answered = Some(sending.at);
         pair.missed = 0;
@@ -219,10 +228,11 @@ impl Agent {
         message: &Message<'_>,
     ) -> Result<(), Refused> {
         let (index, sending) = self.answered(packet, message)?;
+        let code = message.error().map_or(0, |error| error.code);
         let pair = &mut self.pairs[index];
         pair.check = None;
         pair.nominated = false;
-        if message.error().is_some_and(|error| error.code == ROLE_CONFLICT) {
+        if code == ROLE_CONFLICT {
             // Change roles unless that has happened already since the check was sent.
             pair.wait();
             if self.controlling == sending.controlling {
@@ -230,7 +240,7 @@ impl Agent {
             }
             self.triggered.push_back((packet.local, packet.remote));
         } else {
-            pair.give_up(now, RETRY_PAUSE);
+            self.give_up(now, index, RETRY_PAUSE, CheckFailure::Error(code));
         }
         self.next_check = self.next_check.min(now);
         Ok(())

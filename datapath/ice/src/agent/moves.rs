@@ -12,6 +12,7 @@ use super::incoming::REPEAT_PAUSE;
 use super::{Agent, Early, State};
 use crate::candidate::{CandidateKind, priority};
 use crate::pair::Pair;
+use crate::trace::{CheckFailure, Suspicion, Trace};
 
 /// A suspect pair has this long, or two round trips, to answer while another one does.
 const ANSWER_TIME_MIN: Duration = Duration::from_millis(150);
@@ -27,10 +28,11 @@ impl Agent {
             self.local_candidates.retain(|candidate| candidate.base != base);
             return;
         }
+        self.trace(Trace::LocalGone(base));
         for index in 0..self.pairs.len() {
             if self.pairs[index].local == base {
                 let pause = self.pause_after_failure(index);
-                self.pairs[index].give_up(now, pause);
+                self.give_up(now, index, pause, CheckFailure::AddressGone);
             }
         }
         self.notice_silence(now);
@@ -48,15 +50,16 @@ impl Agent {
         }
         let priority = priority(CandidateKind::PeerReflexive, 0, 1);
         self.on_authentic_check(now, Early { local, remote, priority, nominates: false });
-        self.suspect(now);
+        self.suspect(now, Suspicion::PeerElsewhere);
     }
 
     /// Whoever carries data thinks that the selected pair may be dead.
-    pub fn suspect(&mut self, now: Instant) {
+    pub fn suspect(&mut self, now: Instant, cause: Suspicion) {
         if self.is_suspicious(now) || self.state != State::Connected {
             return;
         }
         self.suspect_since = Some(now);
+        self.trace_suspicion(cause);
         let resting = |pair: &&mut Pair| pair.is_valid() && pair.check.is_none();
         self.pairs.iter_mut().filter(resting).for_each(|pair| pair.refresh_at = Some(now));
         self.refresh(now);
@@ -88,7 +91,7 @@ impl Agent {
                 self.start_check(now, index, nominates);
             }
         }
-        self.suspect(now);
+        self.suspect(now, Suspicion::NetworkChanged);
     }
 
     /// Whether the selected pair is silent by what is known of others. It is no longer one that

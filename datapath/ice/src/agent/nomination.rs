@@ -109,6 +109,7 @@ impl Agent {
         let Some(index) = index else { return };
         let key = self.key(index);
         if self.selected != Some(key) {
+            self.note_choice(now, index);
             // What was in use has to be nominated anew to be used again.
             let others = self.pairs.iter_mut().enumerate().filter(|(other, _)| *other != index);
             others.for_each(|(_, pair)| pair.withdraw());

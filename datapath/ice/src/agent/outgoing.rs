@@ -12,6 +12,7 @@ use ipop_stun::{Attribute, BuildError, Builder, Method};
 use super::{Agent, Output, State};
 use crate::candidate::{CandidateKind, Credentials, priority};
 use crate::pair::{Check, PairState, Sending};
+use crate::trace::{CheckFailure, Trace};
 
 /// Mean pause between consent checks; each is spread over 0.8 to 1.2 of it (RFC 7675 section 5.1).
 const CONSENT_PAUSE: Duration = Duration::from_secs(4);
@@ -119,8 +120,9 @@ impl Agent {
         let transaction = self.random.transaction_id();
         let controlling = self.controlling;
         let Some(Ok(request)) = self.request(index, transaction, nominates) else {
-            return self.pairs[index].give_up(now, RETRY_PAUSE);
+            return self.give_up(now, index, RETRY_PAUSE, CheckFailure::Unsendable);
         };
+        self.trace_sent(now, index, nominates);
         let pair = &mut self.pairs[index];
         if let Some(check) = &mut pair.check {
             check.sent(Sending { transaction, at: now, controlling, nominates });
@@ -172,7 +174,7 @@ impl Agent {
             };
             if check.is_exhausted() {
                 let pause = self.pause_after_failure(index);
-                self.pairs[index].give_up(now, pause);
+                self.give_up(now, index, pause, CheckFailure::Timeout);
                 continue;
             }
             if pair.state == PairState::Succeeded {
@@ -192,6 +194,8 @@ impl Agent {
         let pair = &self.pairs[index];
         let silent = is_dead || pair.missed >= MISSED_MAX || !pair.is_valid();
         if silent && self.state == State::Connected {
+            let pair = self.traced(index);
+            self.trace(Trace::Silent(pair));
             self.set_state(State::Disconnected);
             self.silent_since = Some(now);
             // Whatever may work now is looked at again at once.

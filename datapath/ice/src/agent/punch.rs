@@ -17,6 +17,7 @@ use ipop_stun::{Attribute, Builder, Class, Method};
 use super::outgoing::RETRY_PAUSE;
 use super::{Agent, Output, State};
 use crate::pair::PairState;
+use crate::trace::Trace;
 
 /// Silence on a pair that never worked; doubles with each failure.
 const QUIET: Duration = Duration::from_secs(35);
@@ -65,6 +66,7 @@ impl Agent {
     /// Tells the peer, and launches when it has heard.
     pub(super) fn start_punch(&mut self, now: Instant) {
         let Some(index) = self.selected.and_then(|key| self.find(key)) else { return };
+        self.trace(Trace::Punch { is_peers: false });
         let half = self.pairs[index].rtt.map_or(HALF_RTT, |rtt| rtt / 2);
         self.punch.launch_at = Some(now + half);
         for index in 0..self.pairs.len() {
@@ -88,6 +90,7 @@ impl Agent {
             return;
         }
         self.punch.told_at = Some(now);
+        self.trace(Trace::Punch { is_peers: true });
         self.launch(now);
     }
 

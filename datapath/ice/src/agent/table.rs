@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Agent, Early, Output, REMOTE_CANDIDATES_MAX};
 use crate::candidate::{Candidate, CandidateKind, foundation, priority};
 use crate::pair::{Pair, PairState};
+use crate::trace::Trace;
 
 const LOCAL_CANDIDATES_MAX: usize = 64;
 /// Remote candidates found by checks, at most. A NAT that maps anew every few minutes makes them
@@ -35,6 +36,8 @@ impl Agent {
                 self.pairs.retain(|pair| pair.local != base);
             }
         }
+        let (kind, address) = (candidate.kind, candidate.address);
+        self.trace(Trace::LocalCandidate { kind, address });
         for index in 0..self.remote_candidates.len() {
             let remote = self.remote_candidates[index].clone();
             self.pair_up(&candidate, &remote);
@@ -44,7 +47,16 @@ impl Agent {
     }
 
     /// Adds a candidate of the peer; `false` if it is of no use.
-    pub fn add_remote(&mut self, now: Instant, mut candidate: Candidate) -> bool {
+    pub fn add_remote(&mut self, now: Instant, candidate: Candidate) -> bool {
+        let (kind, address) = (candidate.kind, candidate.address);
+        let is_of_use = self.take_remote(now, candidate);
+        if !is_of_use {
+            self.trace(Trace::RemoteUseless { kind, address });
+        }
+        is_of_use
+    }
+
+    fn take_remote(&mut self, now: Instant, mut candidate: Candidate) -> bool {
         if !candidate.is_usable() {
             return false;
         }
@@ -61,6 +73,8 @@ impl Agent {
         if self.named_count() >= REMOTE_CANDIDATES_MAX && !self.drop_dead_remote() {
             return false;
         }
+        let (kind, address) = (candidate.kind, candidate.address);
+        self.trace(Trace::RemoteCandidate { kind, address });
         if found.is_some() {
             // Signalling says what it really is (RFC 8838 section 11).
             self.remote_candidates.retain(|c| c.address != candidate.address);
@@ -113,6 +127,8 @@ impl Agent {
             None => {
                 self.make_room_for_reflexive()?;
                 let candidate = peer_reflexive(check);
+                let (kind, address) = (candidate.kind, candidate.address);
+                self.trace(Trace::RemoteCandidate { kind, address });
                 self.remote_candidates.push(candidate.clone());
                 candidate
             }
@@ -166,6 +182,8 @@ impl Agent {
             return;
         }
         self.pairs.push(pair);
+        let pair = self.traced(self.pairs.len() - 1);
+        self.trace(Trace::PairFormed(pair));
     }
 
     /// Failed ones go first, then direct ones of low priority: relayed ones have the lowest, and

@@ -27,7 +27,12 @@ impl Link {
         let index = self.free_index().filter(|_| self.failure.is_none());
         let negotiation = self.negotiation.as_mut().ok_or(Refused::Stranger)?;
         let on = (input.local, input.remote);
-        negotiation.handle_input(now, on, input.data, index).map_err(|refused| match refused {
+        let was_running = negotiation.is_running();
+        let result = negotiation.handle_input(now, on, input.data, index);
+        if !was_running && negotiation.is_running() {
+            self.recorder.record(now, Trace::HandshakeStarted);
+        }
+        result.map_err(|refused| match refused {
             RefusedInput::Malformed => Refused::Malformed,
             RefusedInput::Forged => Refused::Forged,
             RefusedInput::OtherHandshake | RefusedInput::TooMuch => Refused::Unexpected,

@@ -30,6 +30,7 @@ impl Link {
         let id = HandshakeId(self.random.number());
         let rtt = self.selected.and_then(|selected| selected.rtt);
         self.timers.rehandshake = None;
+        self.recorder.record(now, Trace::HandshakeStarted);
         if let Some(negotiation) = &mut self.negotiation {
             negotiation.start(now, id, index, rtt);
         }
@@ -57,12 +58,15 @@ impl Link {
         if let Some(replaced) = self.next.take() {
             self.outputs.push_back(LinkOutput::Remove(replaced.index));
         }
-        self.next = Some(Keys::new(index, session.cipher(), session.lane_count(), now));
+        let (cipher, lanes) = (session.cipher(), session.lane_count());
+        self.recorder.record(now, Trace::KeysInstalled { cipher, lanes });
+        self.next = Some(Keys::new(index, cipher, lanes, now));
         self.outputs.push_back(LinkOutput::Install { index, session });
         self.ping(now);
     }
 
     fn on_handshake_failed(&mut self, now: Instant, index: LinkIndex, error: HandshakeError) {
+        self.recorder.record(now, Trace::HandshakeFailed(error.to_string()));
         // A client may learn only after the end that the server refuses.
         if self.next.as_ref().is_some_and(|next| next.index == index) {
             self.next = None;
@@ -89,6 +93,8 @@ impl Link {
     pub(super) fn activate_next(&mut self, now: Instant) {
         let Some(next) = self.next.take() else { return };
         self.outputs.push_back(LinkOutput::Activate(next.index));
+        let took = now.saturating_duration_since(next.established);
+        self.recorder.record(now, Trace::KeysConfirmed(took));
         self.lanes.set_count(now, next.lanes);
         self.timers.establish = None;
         self.last_error = None;

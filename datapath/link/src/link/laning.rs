@@ -46,11 +46,12 @@ impl Link {
     }
 
     /// Takes what the lanes put out. True if there was something.
-    pub(super) fn drain_lanes(&mut self) -> bool {
+    pub(super) fn drain_lanes(&mut self, now: Instant) -> bool {
         let Some(output) = self.lanes.poll_output() else { return false };
         let index = self.active.as_ref().map(|active| active.index);
         match (output, index) {
             (LaneOutput::Path { lane, path }, _) => {
+                self.recorder.record(now, Trace::Lane { lane, path });
                 self.outputs.push_back(LinkOutput::LanePath { lane, path });
             }
             (LaneOutput::Ping { lane, local, remote, nonce }, Some(index)) => {

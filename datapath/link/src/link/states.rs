@@ -6,8 +6,11 @@ impl Link {
     /// Takes what agent and handshake put out until both are quiet, then tells what changed.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
+            while let Some(step) = self.agent.poll_trace() {
+                self.recorder.record(now, Trace::Ice(step));
+            }
             self.start_if_due(now);
-            if !(self.drain_agent(now) || self.drain_negotiation(now) || self.drain_lanes()) {
+            if !(self.drain_agent(now) || self.drain_negotiation(now) || self.drain_lanes(now)) {
                 break;
             }
         }
@@ -15,11 +18,23 @@ impl Link {
         if len != self.reported_len {
             self.reported_len = len;
             self.outputs.extend(len.map(LinkOutput::DatagramLen));
+            if let Some(len) = len {
+                self.recorder.record(now, Trace::DatagramLen(len));
+            }
         }
         let reported = (self.state(), self.path());
         if reported != self.reported {
+            self.record_state(now, reported.0);
             self.reported = reported;
             self.outputs.push_back(LinkOutput::Changed);
+        }
+    }
+
+    fn record_state(&mut self, now: Instant, state: LinkState) {
+        match &self.failure {
+            _ if state == self.reported.0 => {}
+            Some(reason) => self.recorder.record(now, Trace::Closed(reason.clone())),
+            None => self.recorder.record(now, Trace::State(state)),
         }
     }
 
@@ -132,6 +147,9 @@ impl Link {
                 .and_then(Keys::rtt)
                 .or_else(|| self.agent.selected().and_then(|selected| selected.rtt)),
             datagram_len: self.datagram_len(),
+            relay: None,
+            choice: self.agent.choice(),
+            outcomes: self.agent.outcomes(),
         }
     }
 

@@ -32,6 +32,11 @@ impl Node {
         while let Some(output) = self.slots.get_mut(at).and_then(|slot| slot.link.poll_output()) {
             self.on_link(now, at, output);
         }
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let (peer, session) = (slot.peer, slot.session);
+        while let Some(trace) = slot.link.poll_trace() {
+            self.outputs.push_back(Output::Trace { peer, session, trace });
+        }
     }
 
     fn on_gatherer(&mut self, now: Instant, output: GathererOutput) {
@@ -242,7 +247,7 @@ impl Node {
     /// Tells the controller of a link's status, if it does not know.
     pub(super) fn report(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
-        let status = slot.link.status();
+        let status = slot.status();
         let told = Some((status.state, status.path));
         if std::mem::replace(&mut slot.reported, told) != told {
             self.outputs.push_back(Output::Event(Event::Link(status)));
@@ -250,7 +255,7 @@ impl Node {
     }
 
     pub(super) fn status(&self, at: usize) -> Option<LinkStatus> {
-        Some(self.slots.get(at)?.link.status())
+        Some(self.slots.get(at)?.status())
     }
 
     /// Removes a session whose replacement has been up for long enough.

@@ -57,6 +57,12 @@ impl Slot {
         Some(Path { local, remote, channel: None, kind, datagram_len })
     }
 
+    /// Everything there is to know of its link.
+    pub fn status(&self) -> LinkStatus {
+        let relay = |path: Path| path.channel.map(|channel| Relay { server: path.remote, channel });
+        LinkStatus { relay: self.path.and_then(relay), ..self.link.status() }
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         self.link.poll_timeout().into_iter().chain(self.remove_at).min()
     }

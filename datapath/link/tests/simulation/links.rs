@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::nat::Kind;
 use crate::support::{Faults, SERVER, World};
-use ipop_link::{LinkState, PathKind};
+use ipop_link::{ChoiceCause, IceTrace, LinkState, PathKind, Trace};
 
 const BAD: Faults = Faults { lost: 12, doubled: 8, late: 15 };
 
@@ -35,6 +35,39 @@ fn two_public_machines_are_up_soon_and_tell_every_state() {
         assert_eq!(status.path.expect("a path").kind, PathKind::Direct);
         assert_eq!(machine.lanes.len(), 1);
     }
+}
+
+#[test]
+fn every_step_of_a_link_is_told_in_order() {
+    let mut world = World::new(&[Kind::PortRestricted, Kind::PortRestricted], Faults::default(), 1)
+        .with_servers();
+    world.run(Duration::from_millis(200));
+    world.open(0, 1, 7);
+    world.run_until(seconds(5), |world| world.is_up(0, 1)).expect("up");
+    let is_choice = |trace: &Trace| {
+        matches!(trace, Trace::Ice(IceTrace::Selected { cause: ChoiceCause::First, .. }))
+    };
+    let steps: [fn(&Trace) -> bool; 8] = [
+        |trace| matches!(trace, Trace::Opened { .. }),
+        |trace| *trace == Trace::State(LinkState::Checking),
+        |trace| matches!(trace, Trace::Ice(IceTrace::CheckSent { number: 1, .. })),
+        is_choice,
+        |trace| *trace == Trace::HandshakeStarted,
+        |trace| matches!(trace, Trace::KeysInstalled { lanes: 1, .. }),
+        |trace| matches!(trace, Trace::KeysConfirmed(_)),
+        |trace| *trace == Trace::State(LinkState::Up),
+    ];
+    for machine in &world.machines {
+        let mut rest = machine.traces.iter();
+        for (number, is_step) in steps.iter().enumerate() {
+            assert!(rest.any(is_step), "step {number}: {:#?}", machine.traces);
+        }
+    }
+    let peer = world.fingerprint(1);
+    world.machines[0].node.close_link(world.now, peer, "enough").expect("a link");
+    world.run(seconds(1));
+    let closed = Trace::Closed("the peer closed the link: enough".into());
+    assert!(world.machines[1].traces.contains(&closed), "{:#?}", world.machines[1].traces);
 }
 
 #[test]

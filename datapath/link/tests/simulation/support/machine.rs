@@ -8,7 +8,7 @@ use std::time::Instant;
 use ipop_crypto::{Cipher, Fingerprint, Identity, OVERHEAD_LEN, OpenError};
 use ipop_link::{
     ControlInput, Datagram, Event, InstallLane, LanePorts, LinkState, LinkStatus, Node, NodeConfig,
-    Output, Path, Refused,
+    Output, Path, Refused, Trace,
 };
 use ipop_wire::{Header, Kind, LinkIndex, Part, Protocol};
 
@@ -28,6 +28,8 @@ pub struct Machine {
     pub more_lanes: BTreeMap<(LinkIndex, u8), InstallLane>,
     pub active: BTreeMap<Fingerprint, LinkIndex>,
     pub events: Vec<(Instant, Event)>,
+    /// Steps of its links.
+    pub traces: Vec<Trace>,
     /// Frames that came, by peer.
     pub frames: Vec<(Fingerprint, Vec<u8>)>,
     pub refused: Vec<Refused>,
@@ -71,6 +73,7 @@ impl Machine {
             more_lanes: BTreeMap::new(),
             active: BTreeMap::new(),
             events: Vec::new(),
+            traces: Vec::new(),
             frames: Vec::new(),
             refused: Vec::new(),
             not_opened: Vec::new(),
@@ -122,6 +125,7 @@ impl Machine {
                 }
                 Output::ConnectServer { bridge, to } => self.connections.push((bridge, to)),
                 Output::Event(event) => self.events.push((now, event)),
+                Output::Trace { trace, .. } => self.traces.push(trace),
             }
         }
     }
