@@ -10,9 +10,9 @@ mod pcapng;
 mod scope;
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -143,7 +143,14 @@ fn open(path: &Path) -> Result<Sink, Failure> {
         return Ok(BufWriter::new(Box::new(out)));
     }
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(path).and_then(|file| {
+        // One that was there before may have been everybody's; a device stays what it is.
+        if file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        Ok(file)
+    });
     let file =
         file.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     Ok(BufWriter::with_capacity(1 << 18, Box::new(file)))

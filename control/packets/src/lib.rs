@@ -91,17 +91,14 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel says: an interface that goes down is none.
     pub fn next(&mut self, patience: Duration) -> io::Result<Option<Packet<'_>>> {
-        let mut files = [PollFd::new(&self.socket, PollFlags::IN)];
-        let patience = Timespec {
-            tv_sec: patience.as_secs().cast_signed(),
-            tv_nsec: patience.subsec_nanos().into(),
-        };
-        match poll(&mut files, Some(&patience)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
+        let mut result = sys::receive(&self.socket, &mut self.buffer);
+        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            if !self.wait(patience)? {
+                return Ok(None);
+            }
+            result = sys::receive(&self.socket, &mut self.buffer);
         }
-        let received = match sys::receive(&self.socket, &mut self.buffer) {
+        let received = match result {
             Ok(received) => received,
             // Linux before 6.2 has no virtio-net header for datagrams that it will cut.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.has_vnet => {
@@ -119,6 +116,20 @@ impl PacketSocket {
         };
         let sys::Received { at_ns, interface, hardware, protocol, is_outgoing, .. } = received;
         Ok(Some(Packet { at_ns, interface, hardware, protocol, is_outgoing, offload, bytes }))
+    }
+
+    /// Waits for a frame; whether there is one.
+    fn wait(&self, patience: Duration) -> io::Result<bool> {
+        let mut files = [PollFd::new(&self.socket, PollFlags::IN)];
+        let patience = Timespec {
+            tv_sec: patience.as_secs().cast_signed(),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        match poll(&mut files, Some(&patience)) {
+            Ok(count) => Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether [`Packet::offload`] is known; otherwise what the kernel would cut comes uncut.

@@ -57,6 +57,8 @@ coded_enum! {
         RoleChanged = 27,
         /// Both ends check at the same time what never worked. `number`: 1 if the peer said so.
         Punch = 28,
+        /// The peer sees us at `text`, which it was not told: a NAT maps anew for this pair.
+        SeenAs = 29,
         /// This pair is used from now on; `cause` says why. `number`: 1 if the peer chose it.
         Selected = 30,
         /// The pair in use is doubted, and asked at once; `cause` says why.

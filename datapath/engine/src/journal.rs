@@ -100,6 +100,9 @@ fn of_ice(blank: TraceRecord, trace: IceTrace) -> TraceRecord {
         IceTrace::CheckAnswered { pair, rtt } => {
             TraceRecord { number: micros(rtt), ..pair_step(Step::CheckAnswered, pair) }
         }
+        IceTrace::SeenAs { pair, address } => {
+            TraceRecord { text: address.to_string(), ..pair_step(Step::SeenAs, pair) }
+        }
         IceTrace::StrayAnswer { pair, from } => {
             TraceRecord { text: from.to_string(), ..pair_step(Step::StrayAnswer, pair) }
         }

@@ -127,6 +127,8 @@ pub(crate) struct Pair {
     pub(crate) checks: u32,
     /// Why it was given up last, for diagnosis.
     pub(crate) failure: Option<CheckFailure>,
+    /// Where the peer saw us last, for diagnosis.
+    pub(crate) seen_as: Option<SocketAddr>,
 }
 
 impl Pair {
@@ -152,6 +154,7 @@ impl Pair {
             nominated: false,
             checks: 0,
             failure: None,
+            seen_as: None,
         }
     }
 

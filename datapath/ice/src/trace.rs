@@ -117,6 +117,13 @@ pub enum Trace {
         /// How long the answer took.
         rtt: Duration,
     },
+    /// The peer sees us at an address that nobody told it: a NAT maps anew for this pair.
+    SeenAs {
+        /// On which pair.
+        pair: TracedPair,
+        /// Where it sees us.
+        address: SocketAddr,
+    },
     /// An authentic answer came from elsewhere than was asked, and does not count (RFC 8445
     /// section 7.2.5.2.1).
     StrayAnswer {

@@ -80,7 +80,9 @@ fn what_became_of_pairs_that_cannot_work_is_known() {
         let total: u32 = outcomes.iter().map(|outcome| outcome.pairs).sum();
         assert!(total >= 4, "{outcomes:?}");
     }
-    traces(&mut world, 0);
+    let told = traces(&mut world, 0);
+    let is_news = |step: &Trace| matches!(step, Trace::SeenAs { .. });
+    assert!(told.iter().any(is_news), "the other relay sees another port: {told:#?}");
     world.run(Duration::from_secs(3600));
     let told = traces(&mut world, 0);
     assert!(told.len() < 600, "{} steps in an hour of a link that is well", told.len());

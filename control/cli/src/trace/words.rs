@@ -78,6 +78,7 @@ pub fn detail(record: &TraceRecord) -> String {
         Step::LeftOut => format!("{}, too many at a time", plural(number, "step")),
         Step::CheckSent | Step::NominationSent => format!("{ends}, check {number}"),
         Step::CheckAnswered => format!("{ends} after {}", milliseconds(number)),
+        Step::SeenAs => format!("{}: a NAT maps anew for {ends}", record.text),
         Step::StrayAnswer => format!("{ends} was answered by {}", record.text),
         Step::CheckFailed => {
             let error = record.text.parse().unwrap_or(0);

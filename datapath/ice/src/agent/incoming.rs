@@ -202,6 +202,7 @@ impl Agent {
         }
         let rtt = now.saturating_duration_since(sending.at);
         self.trace_answered(now, index, rtt, sending.nominates);
+        self.trace_mapped(index, message.mapped_address());
         let pair = &mut self.pairs[index];
         pair.learn_rtt(rtt);
         pair.state = PairState::Succeeded;

@@ -19,6 +19,8 @@ impl Agent {
     /// Adds a candidate of ours; pairs with all remote ones follow.
     pub fn add_local(&mut self, now: Instant, candidate: Candidate) {
         if self.local_candidates.contains(&candidate) {
+            let (kind, address) = (candidate.kind, candidate.address);
+            self.trace(Trace::LocalCandidate { kind, address });
             // It was gone for a while, perhaps: what was asked meanwhile never left.
             let of_base = self.pairs.iter_mut().filter(|pair| pair.local == candidate.base);
             for pair in of_base.filter(|pair| !pair.is_valid()) {

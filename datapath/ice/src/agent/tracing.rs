@@ -1,5 +1,6 @@
 //! What is told of the agent's work, see [`Trace`].
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipop_stun::Message;
@@ -78,6 +79,18 @@ impl Agent {
         }
         if is_news {
             self.trace(Trace::PeerNominates(traced));
+        }
+    }
+
+    /// Where an answer says that the peer sees us.
+    pub(super) fn trace_mapped(&mut self, index: usize, mapped: Option<SocketAddr>) {
+        let Some(address) = mapped else { return };
+        if self.pairs[index].seen_as.replace(address) == Some(address) {
+            return;
+        }
+        if !self.local_candidates.iter().any(|candidate| candidate.address == address) {
+            let pair = self.traced(index);
+            self.trace(Trace::SeenAs { pair, address });
         }
     }
 
