@@ -39,6 +39,7 @@ mod network;
 mod ports;
 mod process;
 mod rows;
+mod spares;
 mod steering;
 mod worker;
 mod workers;

@@ -201,6 +201,12 @@ impl Gatherer {
         self.hosts.contains(&local)
     }
 
+    /// Whether an interface has that address, whatever the port.
+    #[must_use]
+    pub fn is_host_ip(&self, ip: IpAddr) -> bool {
+        self.hosts.iter().any(|host| host.ip() == ip)
+    }
+
     /// Whether every server has answered, failed, or had its time.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -29,6 +29,11 @@ impl Link {
             ipop_ice::Output::Transmit { local, remote, data } => {
                 self.outputs.push_back(LinkOutput::Transmit { local, remote, data });
             }
+            ipop_ice::Output::Open { base, remote, data } => {
+                self.outputs.push_back(LinkOutput::Open { base, remote, data });
+            }
+            ipop_ice::Output::WantsTurn => self.outputs.push_back(LinkOutput::WantsTurn),
+            ipop_ice::Output::TurnIsOver => self.outputs.push_back(LinkOutput::TurnIsOver),
             ipop_ice::Output::Selected(selected) => self.on_selected(now, selected),
             ipop_ice::Output::StateChanged(state) => self.on_ice_state(now, state),
         }

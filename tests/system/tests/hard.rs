@@ -1,0 +1,75 @@
+//! Hard pairs of NATs: links that start through a relay and become direct by many probes, under
+//! traffic that notices nothing.
+//!
+//! A single try succeeds nine times in ten or more, and the next one comes after 30 seconds: the
+//! tests wait for the second, and print how long it took.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use ipop_lab::Nat;
+use ipop_system_tests::{Flow, Node, Pinging, Stage, assert_all_answer, eventually};
+
+/// From linked to direct at both ends: two tries.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// How often the main case is repeated; `IPOP_HARD_ROUNDS` says otherwise.
+const ROUNDS: usize = 3;
+
+fn rounds() -> usize {
+    std::env::var("IPOP_HARD_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
+}
+
+fn is_direct(a: &Node, b: &Node) -> bool {
+    [(a, b), (b, a)].iter().all(|(node, peer)| {
+        let link = node.link_to(peer);
+        link["path"] == "direct" && link["state"] == "up"
+    })
+}
+
+/// How long it takes from the start of the nodes until both ends are direct.
+fn time_to_direct(stage: &Stage, started: Instant) -> Duration {
+    let (a, b) = stage.pair();
+    eventually("the direct path", PATIENCE, || is_direct(a, b));
+    started.elapsed()
+}
+
+#[test]
+fn port_restricted_and_symmetric_become_direct() {
+    let mut within = 0;
+    for round in 0..rounds() {
+        let nats = match round % 2 {
+            0 => [Nat::PortRestricted, Nat::Symmetric],
+            _ => [Nat::Symmetric, Nat::PortRestricted],
+        };
+        let started = Instant::now();
+        let stage = Stage::prosody().join(nats);
+        stage.await_links();
+        let time = time_to_direct(&stage, started);
+        within += usize::from(time < Duration::from_secs(10));
+        println!("{nats:?}: direct after {time:?}");
+        assert_all_answer(&stage.nodes);
+    }
+    println!("{within} of {} within 10 s", rounds());
+}
+
+#[test]
+fn traffic_does_not_notice_that_the_path_becomes_direct() {
+    let stage = Stage::prosody().join([Nat::PortRestricted, Nat::Symmetric]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    let was_direct = is_direct(a, b);
+    let session = a.row(b).unwrap().session;
+    let flows = [Flow::start(a, b, b.v4()), Flow::start(b, a, a.v4())];
+    let pings = Pinging::start(a, b.v4(), 3000, Duration::from_millis(10));
+    eventually("the direct path", PATIENCE, || is_direct(a, b));
+    std::thread::sleep(Duration::from_secs(3));
+    let flows = flows.map(Flow::finish);
+    println!("was direct: {was_direct}; streams paused {:?}", flows.map(|flow| flow.pause));
+    assert!(flows.iter().all(|flow| flow.corrupted == 0 && flow.bytes > 0));
+    pings.assert_lossless();
+    assert_eq!(a.row(b).unwrap().session, session, "the link was made anew");
+    // The socket that met the peer is a worker's by now, and stays.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(is_direct(a, b));
+}
