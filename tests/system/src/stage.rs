@@ -94,6 +94,15 @@ impl Stage {
         self.start(number, &config)
     }
 
+    /// Adds a machine behind the router of the last one, without a network in common, and a node.
+    pub fn add_neighbour(&mut self) -> &mut Node {
+        let last = self.sites.last().expect("a machine with a router");
+        self.sites.push(self.internet.add_neighbour(last).unwrap());
+        let number = self.sites.len() - 1;
+        let config = self.config(number);
+        self.start(number, &config)
+    }
+
     /// Adds a machine on a cable with `impairment`, without a node yet; returns its number.
     pub fn add_site(&mut self, nat: Nat, impairment: Impairment) -> usize {
         self.sites.push(self.internet.add_site(nat, impairment).unwrap());

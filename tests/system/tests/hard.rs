@@ -73,3 +73,41 @@ fn traffic_does_not_notice_that_the_path_becomes_direct() {
     std::thread::sleep(Duration::from_secs(2));
     assert!(is_direct(a, b));
 }
+
+#[test]
+fn nats_that_count_their_ports_are_aimed_at() {
+    for nats in [[Nat::Sequential, Nat::PortRestricted], [Nat::Sequential, Nat::Sequential]] {
+        let started = Instant::now();
+        let stage = Stage::prosody().join(nats);
+        stage.await_links();
+        println!("{nats:?}: direct after {:?}", time_to_direct(&stage, started));
+        assert_all_answer(&stage.nodes);
+    }
+}
+
+#[test]
+fn a_nat_behind_a_nat_is_met_as_one() {
+    for nats in [[Nat::Double, Nat::PortRestricted], [Nat::PortRestricted, Nat::Carrier]] {
+        let started = Instant::now();
+        let stage = Stage::prosody().join(nats);
+        stage.await_links();
+        println!("{nats:?}: direct after {:?}", time_to_direct(&stage, started));
+    }
+}
+
+/// Two machines behind one router, without a network in common.
+#[test]
+fn neighbours_are_linked_with_and_without_a_router_that_reflects() {
+    for nat in [Nat::Hairpin, Nat::PortRestricted, Nat::Symmetric] {
+        let mut stage = Stage::prosody();
+        stage.add(nat);
+        stage.add_neighbour();
+        stage.await_links();
+        let (a, b) = stage.pair();
+        if nat == Nat::Hairpin {
+            eventually("the reflected path", PATIENCE, || is_direct(a, b));
+        }
+        println!("{nat}: {}", a.link_to(b)["path"]);
+        assert_all_answer(&stage.nodes);
+    }
+}
