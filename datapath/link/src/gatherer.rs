@@ -123,6 +123,8 @@ pub struct Gatherer {
     hosts: Vec<SocketAddr>,
     stun: Vec<SocketAddr>,
     turn: Vec<TurnServer>,
+    /// Further addresses of STUN servers: two observers tell more of a NAT than one.
+    others: Vec<SocketAddr>,
     probes: Vec<Probe>,
     relays: Vec<Relay>,
     /// Relays that are being given back.
@@ -152,6 +154,7 @@ impl Gatherer {
             hosts: Vec::new(),
             stun: Vec::new(),
             turn: Vec::new(),
+            others: Vec::new(),
             probes: Vec::new(),
             relays: Vec::new(),
             closing: Vec::new(),
@@ -186,6 +189,7 @@ impl Gatherer {
             return;
         }
         (self.stun, self.turn) = (stun, turn);
+        self.others.clear();
         self.restart(now);
     }
 
@@ -284,7 +288,7 @@ impl Gatherer {
 
     /// Takes what the clients put out.
     fn settle(&mut self, now: Instant) {
-        self.drain_probes();
+        self.drain_probes(now);
         self.drain_relays(now);
         if let Done::Gathering { until } = self.done {
             let all_known = self.probes.iter().all(Probe::is_settled)
