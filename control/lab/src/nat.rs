@@ -103,9 +103,7 @@ impl Nat {
         };
         let note = match self {
             Self::AddressRestricted => "oifname wan meta l4proto udp update @heard { ip daddr }",
-            Self::Hairpin => {
-                "iifname != wan oifname wan meta l4proto udp update @inside { udp sport : ip saddr }"
-            }
+            Self::Hairpin => "oifname wan meta l4proto udp update @inside { udp sport : ip saddr }",
             _ => "",
         };
         format!(
@@ -139,7 +137,7 @@ impl Nat {
             Self::None | Self::Firewall => ("", String::new(), String::new()),
             Self::Symmetric => ("", format!("{masquerade} fully-random"), String::new()),
             Self::Sequential => {
-                // Bare numbers would be taken in the machine's byte order, ports are in the network's.
+                // A bare number would be taken in the machine's byte order.
                 let ports = (0..SEQUENCE_LEN).map(|n| format!("{n} : {}", 20_000 + n));
                 let ports = ports.collect::<Vec<_>>().join(", ");
                 let counted = format!("{udp} :numgen inc mod {SEQUENCE_LEN} map {{ {ports} }}");

@@ -212,7 +212,7 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// The pair of candidates in use.
     pub path: Option<PathStatus>,
-    /// For a person: why it failed. Empty otherwise.
+    /// For a person: why it failed, or why it cannot be direct. Empty otherwise.
     pub reason: String,
     /// The session that carries frames.
     pub keys: Option<KeysStatus>,

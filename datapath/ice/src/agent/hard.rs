@@ -256,6 +256,18 @@ impl Agent {
         }
     }
 
+    /// Whether both ends' NATs give every destination another random port: no direct path, by no
+    /// polite number of probes.
+    pub fn needs_relay(&self) -> bool {
+        let peer = self.symmetric_peer().filter(|_| self.remote.is_some());
+        match (self.hard.symmetric(), peer) {
+            (Some((_, ours)), Some(peer)) => {
+                [ours, peer].iter().any(|n| n.sequence_end().is_none())
+            }
+            _ => false,
+        }
+    }
+
     /// The peer's NAT, if it is seen at several ports of one address.
     fn symmetric_peer(&self) -> Option<Symmetric> {
         let relays = self.local_candidates.iter().chain(&self.remote_candidates);

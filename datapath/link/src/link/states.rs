@@ -2,6 +2,9 @@
 
 use super::*;
 
+const BOTH_SYMMETRIC: &str =
+    "no direct path: the NATs of both ends give every destination another random port";
+
 impl Link {
     /// Takes what agent and handshake put out until both are quiet, then tells what changed.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -126,7 +129,7 @@ impl Link {
             session: self.config.session,
             state: self.state(),
             path: self.path(),
-            reason: self.failure.clone().unwrap_or_default(),
+            reason: self.reason(),
             keys: keys.map(|keys| KeysStatus {
                 index: keys.index,
                 cipher: keys.cipher,
@@ -137,6 +140,19 @@ impl Link {
                 .and_then(Keys::rtt)
                 .or_else(|| self.agent.selected().and_then(|selected| selected.rtt)),
             datagram_len: self.datagram_len(),
+        }
+    }
+
+    /// Why it failed, or why its path is the one that it is, where that is known.
+    fn reason(&self) -> String {
+        match &self.failure {
+            Some(failure) => failure.clone(),
+            None if self.selected.is_some_and(|selected| !selected.is_direct())
+                && self.agent.needs_relay() =>
+            {
+                BOTH_SYMMETRIC.to_owned()
+            }
+            None => String::new(),
         }
     }
 
