@@ -29,7 +29,11 @@ impl Stage {
 
     /// As [`Stage::prosody`], with cables of this MTU.
     pub fn prosody_on_cables_of(mtu: u16) -> Self {
-        let config = InternetConfig { mtu, ..InternetConfig::default() };
+        Self::prosody_in(InternetConfig { mtu, ..InternetConfig::default() })
+    }
+
+    /// As [`Stage::prosody`], in an internet of this kind.
+    pub fn prosody_in(config: InternetConfig) -> Self {
         Self::with_coturn(Internet::build(config).unwrap(), true)
     }
 
@@ -92,6 +96,12 @@ impl Stage {
         let number = self.add_site(nat, Impairment::default());
         let config = self.config(number);
         self.start(number, &config)
+    }
+
+    /// Takes all nodes and their machines away; the servers stay.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.sites.clear();
     }
 
     /// Adds a machine behind the router of the last one, without a network in common, and a node.
