@@ -315,7 +315,8 @@ pub struct Lab {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub nodes: usize,
     /// NAT kind of each node, repeated from the start when there are more nodes: none, firewall,
-    /// fullcone, portres, rejecting, symmetric, udpblock, tcponly.
+    /// fullcone, addrres, portres, rejecting, hairpin, addrdep, sequential, symmetric, double,
+    /// carrier, udpblock, tcponly.
     #[arg(
         long,
         value_name = "KINDS",

@@ -89,7 +89,7 @@ fn write_link(out: &mut String, link: &Link, is_verbose: bool) {
         bytes(link.bytes_out),
         link.drops
     );
-    if !link.is_up() && !link.reason.is_empty() {
+    if !link.reason.is_empty() {
         let _ = writeln!(out, "      because   {}", link.reason);
     }
 }

@@ -4,6 +4,8 @@
 //!  hub 198.18.0.10 ---- 198.18.0.1 internet
 //!  node j 198.18.j.2 -- 198.18.j.1 internet                         (no NAT)
 //!  node k 192.168.k.2 -- 192.168.k.1 [ router k ] 198.18.k.2 -- 198.18.k.1 internet
+//!  node k 192.168.k.2 -- [ router k ] 100.64.k.2 -- [ carrier k ] 198.18.k.2 -- internet (double)
+//!  its neighbour 172.31.k.2 ---- 172.31.k.1 [ router k ], which joins the two only by its outside
 //! ```
 //! The middle knows no way to private addresses: what is not translated does not arrive.
 
@@ -52,6 +54,7 @@ pub struct Site {
     /// The cable to the middle, where it is one that can be impaired.
     pub wire: Option<Wire>,
     router: Option<Namespace>,
+    _carrier: Option<Namespace>,
 }
 
 impl Internet {
@@ -129,7 +132,8 @@ impl Internet {
     ) -> Result<Site, LabError> {
         let wire = self.uplink(octet, (&node, "eth0"), impairment)?;
         let public = Ipv4Addr::new(198, 18, octet, 2);
-        Ok(Site { node, nat: Nat::None, public, address: public, wire, router: None })
+        let (router, _carrier) = (None, None);
+        Ok(Site { node, nat: Nat::None, public, address: public, wire, router, _carrier })
     }
 
     fn routed_site(
@@ -141,8 +145,23 @@ impl Internet {
     ) -> Result<Site, LabError> {
         let router = Namespace::create(&format!("router{octet}"))?;
         router.forward()?;
-        let wire = self.uplink(octet, (&router, "wan"), impairment)?;
+        let (home, carrier) = nat.routers();
         let public = Ipv4Addr::new(198, 18, octet, 2);
+        let (wire, outside, carrier) = match carrier {
+            None => (self.uplink(octet, (&router, "wan"), impairment)?, public, None),
+            Some(kind) => {
+                let carrier = Namespace::create(&format!("carrier{octet}"))?;
+                carrier.forward()?;
+                let wire = self.uplink(octet, (&carrier, "wan"), impairment)?;
+                let [gateway, outside] = [1, 2].map(|last| Ipv4Addr::new(100, 64, octet, last));
+                veth(&self.config, (&carrier, "lan"), (&router, "wan"))?;
+                address(&carrier, "lan", gateway)?;
+                address(&router, "wan", outside)?;
+                router.ip(&format!("route add default via {gateway}"))?;
+                carrier.nft(&kind.rules(outside, public))?;
+                (wire, outside, Some(carrier))
+            }
+        };
         let inside = self.inside_address(octet, nat);
         let gateway = Ipv4Addr::from(u32::from(inside) - 1);
         veth(&self.config, (&router, "lan"), (&node, "eth0"))?;
@@ -152,9 +171,29 @@ impl Internet {
         if !nat.translates() {
             self.middle.ip(&format!("route add {inside}/32 via {public}"))?;
         }
-        router.nft(&nat.rules(inside))?;
-        let seen = if nat.translates() { public } else { inside };
-        Ok(Site { node, nat, public: seen, address: inside, wire, router: Some(router) })
+        router.nft(&home.rules(inside, outside))?;
+        let public = if nat.translates() { public } else { inside };
+        let (router, _carrier) = (Some(router), carrier);
+        Ok(Site { node, nat, public, address: inside, wire, router, _carrier })
+    }
+
+    /// Adds a second machine behind a site's router, in a network of its own: the two have no way
+    /// to each other but by the router's outside, if it lets them.
+    ///
+    /// # Errors
+    /// When the system refuses a part, or there is no router that translates.
+    pub fn add_neighbour(&self, site: &Site) -> Result<Site, LabError> {
+        let router = site.router().filter(|_| site.nat.translates()).ok_or(LabError::NoRouter)?;
+        let [_, _, octet, _] = site.address.octets();
+        let node = Namespace::create(&format!("neighbour{octet}"))?;
+        let [gateway, inside] = [1, 2].map(|last| Ipv4Addr::new(172, 31, octet, last));
+        veth(&self.config, (router, "lan2"), (&node, "eth0"))?;
+        address(router, "lan2", gateway)?;
+        address(&node, "eth0", inside)?;
+        node.ip(&format!("route add default via {gateway}"))?;
+        let (nat, public) = (site.nat, site.public);
+        let (wire, router, _carrier) = (None, None, None);
+        Ok(Site { node, nat, public, address: inside, wire, router, _carrier })
     }
 
     fn inside_address(&self, octet: u8, nat: Nat) -> Ipv4Addr {

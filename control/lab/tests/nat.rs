@@ -34,8 +34,14 @@ fn mappings_and_filters_are_those_of_the_kind() {
         (Nat::Firewall, true, false),
         (Nat::FullCone, true, true),
         (Nat::PortRestricted, true, false),
+        (Nat::AddressRestricted, true, true),
         (Nat::Rejecting, true, false),
+        (Nat::Hairpin, true, false),
+        (Nat::AddressDependent, true, false),
+        (Nat::Sequential, false, false),
         (Nat::Symmetric, false, false),
+        (Nat::Double, true, false),
+        (Nat::Carrier, false, false),
     ];
     for (nat, same, open) in kinds {
         let (internet, site) = lab(nat);
@@ -50,6 +56,62 @@ fn mappings_and_filters_are_those_of_the_kind() {
         let stranger = socket(internet.hub(), "198.18.0.10:4003");
         stranger.send_to(b"!", mapped).unwrap();
         assert_eq!(inside.recv_from(&mut [0; 16]).is_ok(), open, "{nat}: filtering");
+    }
+}
+
+/// Of the hub's further addresses; what an address-restricted NAT does not let in.
+#[test]
+fn addresses_are_told_apart() {
+    for (nat, same, open) in [
+        (Nat::FullCone, true, true),
+        (Nat::AddressRestricted, true, false),
+        (Nat::AddressDependent, false, false),
+    ] {
+        let (internet, site) = lab(nat);
+        let inside = socket(&site.node, "0.0.0.0:40000");
+        internet.add_hub_address(11).unwrap();
+        internet.add_hub_address(12).unwrap();
+        let servers =
+            ["10", "11"].map(|last| socket(internet.hub(), &format!("198.18.0.{last}:4001")));
+        let mapped = seen(&inside, &servers[0]).expect("the way out works");
+        assert_eq!(seen(&inside, &servers[1]) == Some(mapped), same, "{nat}: mapping");
+        let stranger = socket(internet.hub(), "198.18.0.12:4001");
+        stranger.send_to(b"!", mapped).unwrap();
+        assert_eq!(inside.recv_from(&mut [0; 16]).is_ok(), open, "{nat}: filtering");
+    }
+}
+
+#[test]
+fn sequential_ports_are_counted_up() {
+    let (internet, site) = lab(Nat::Sequential);
+    let inside = socket(&site.node, "0.0.0.0:40000");
+    let ports: Vec<u16> = (0..5)
+        .map(|number| socket(internet.hub(), &format!("198.18.0.10:{}", 4001 + number)))
+        .map(|server| seen(&inside, &server).expect("the way out works").port())
+        .collect();
+    assert!(ports.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ports:?}");
+}
+
+#[test]
+fn neighbours_meet_by_a_router_that_reflects_and_by_no_other() {
+    for (nat, reflects) in
+        [(Nat::Hairpin, true), (Nat::PortRestricted, false), (Nat::Symmetric, false)]
+    {
+        let (internet, site) = lab(nat);
+        let neighbour = internet.add_neighbour(&site).unwrap();
+        let a = socket(&site.node, "0.0.0.0:40000");
+        let b = socket(&neighbour.node, "0.0.0.0:40001");
+        let server = socket(internet.hub(), "198.18.0.10:4001");
+        let [at_a, at_b] = [&a, &b].map(|inside| seen(inside, &server).expect("the way out"));
+        a.send_to(b"?", at_b).unwrap();
+        b.send_to(b"?", at_a).unwrap();
+        a.send_to(b"?", at_b).unwrap();
+        let source = b.recv_from(&mut [0; 16]).ok().map(|(_, source)| source);
+        assert_eq!(source, reflects.then_some(at_a), "{nat}");
+        assert_eq!(a.recv_from(&mut [0; 16]).is_ok(), reflects, "{nat}");
+        let inner = SocketAddr::new(neighbour.address.into(), 40001);
+        a.send_to(b"?", inner).unwrap();
+        assert!(b.recv_from(&mut [0; 16]).ok().is_none_or(|(_, from)| from == at_a), "{nat}");
     }
 }
 

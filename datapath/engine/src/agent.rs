@@ -29,6 +29,7 @@ use crate::journal::Journal;
 use crate::mappings::Mappings;
 use crate::network::Network;
 use crate::rows::{Carried, PeerView, Rows};
+use crate::spares::Spares;
 use crate::steering::{Events, Refusal};
 use crate::workers::Sockets;
 
@@ -43,6 +44,8 @@ const HOSTS_PAUSE_WATCHED: Duration = Duration::from_secs(30);
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(1500);
 /// Notes and commands handled in one turn at most.
 const INPUTS_PER_TURN: usize = 256;
+/// How often sockets that no worker reads are looked at.
+const SPARES_PAUSE: Duration = Duration::from_millis(5);
 /// How long goodbyes have to leave before the worker is stopped.
 const GOODBYE_TIME: Duration = Duration::from_millis(20);
 
@@ -91,6 +94,8 @@ pub(crate) struct Agent {
     announcements: Vec<(Instant, [u8; 6])>,
     hosts: BTreeSet<SocketAddr>,
     bridges: Bridges,
+    /// Sockets beside those of the workers.
+    spares: Spares,
     next_report: Instant,
     next_hosts: Instant,
     /// Workers that have ended.
@@ -111,6 +116,7 @@ impl Agent {
             backlog: VecDeque::new(),
             announcements: Vec::new(),
             hosts: BTreeSet::new(),
+            spares: Spares::default(),
             next_report: now,
             next_hosts: now,
             ended_count: 0,
@@ -144,6 +150,7 @@ impl Agent {
         }
         handled += self.take_commands(now);
         self.heed_bridges(now);
+        self.read_spares(now);
         let change = self.parts.network.take();
         if now >= self.next_hosts || change.is_some_and(|change| change.addresses) {
             let is_watched = self.parts.network.is_watching();
@@ -170,6 +177,7 @@ impl Agent {
             self.show_links();
             self.count_bridges();
             self.announce_again(now);
+            self.drop_spares();
             self.order_all(|| ToWorker::Report);
         }
         self.flush_orders();
@@ -177,7 +185,11 @@ impl Agent {
     }
 
     fn sleep(&self) {
-        let soon = if self.backlog.is_empty() { REPORT_PAUSE } else { Duration::from_millis(1) };
+        let soon = match (self.backlog.is_empty(), self.spares.has_idle()) {
+            (false, _) => Duration::from_millis(1),
+            (true, true) => SPARES_PAUSE,
+            (true, false) => REPORT_PAUSE,
+        };
         let due = [Some(self.next_report), self.parts.node.poll_timeout()];
         let due = due.into_iter().flatten().min().unwrap_or(self.next_report);
         let pause = due.saturating_duration_since(Instant::now()).min(soon);
@@ -215,20 +227,43 @@ impl Agent {
         self.failure = self.failure.take().or(reason);
     }
 
-    fn on_datagram(&mut self, now: Instant, ip: IpAddr, remote: SocketAddr, data: &[u8]) {
-        let Some(local) = self.local_end(ip, &remote) else { return };
+    fn on_datagram(&mut self, now: Instant, to: SocketAddr, remote: SocketAddr, data: &[u8]) {
+        let Some(local) = self.local_end(to, &remote) else { return };
         if let Err(refused) = self.parts.node.handle_input(now, Datagram { local, remote, data }) {
             self.count_refused(refused);
         }
     }
 
-    /// Address and port of ours that a datagram came to.
-    fn local_end(&self, ip: IpAddr, remote: &SocketAddr) -> Option<SocketAddr> {
-        let port = self.parts.sockets.of(&remote.ip())?.port();
-        if ip.is_unspecified() {
-            return self.hosts.iter().find(|host| host.is_ipv4() == remote.is_ipv4()).copied();
+    /// Takes what has come to sockets that were opened for one link; a worker reads those that an
+    /// authentic check came to.
+    fn read_spares(&mut self, now: Instant) {
+        for received in self.spares.receive() {
+            let (local, remote, data) = (received.local, received.remote, &received.data);
+            match self.parts.node.handle_input(now, Datagram { local, remote, data }) {
+                Ok(()) => {
+                    if let Some(socket) = self.spares.attach(local.port()) {
+                        self.order(0, ToWorker::Attach(socket));
+                    }
+                }
+                Err(refused) => self.count_refused(refused),
+            }
         }
-        Some(SocketAddr::new(ip, port))
+    }
+
+    fn drop_spares(&mut self) {
+        let node = &self.parts.node;
+        for port in self.spares.detach(|local| node.uses_local(local)) {
+            self.order(0, ToWorker::Detach(port));
+        }
+    }
+
+    /// Address and port of ours that a datagram came to.
+    fn local_end(&self, to: SocketAddr, remote: &SocketAddr) -> Option<SocketAddr> {
+        if !to.ip().is_unspecified() {
+            return Some(to);
+        }
+        let host = self.hosts.iter().find(|host| host.is_ipv4() == remote.is_ipv4())?;
+        Some(SocketAddr::new(host.ip(), to.port()))
     }
 
     fn count_refused(&self, refused: Refused) {

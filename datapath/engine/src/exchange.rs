@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_queue::ArrayQueue;
 use ipop_pipeline::{LinkCounters, LinkEntry, Path};
 use ipop_shm::Ringer;
-use ipop_uring::{Destination, Doorbell};
+use ipop_uring::{Destination, Doorbell, UdpSocket};
 use ipop_wire::LinkIndex;
 use std::time::Instant;
 
@@ -79,6 +79,10 @@ pub(crate) enum ToWorker {
     },
     /// The interface has these addresses now.
     SetOwnAddresses(Vec<IpAddr>),
+    /// Read this socket too, and send from it what names its port.
+    Attach(Arc<UdpSocket>),
+    /// Let go of the attached socket with this port.
+    Detach(u16),
     /// Publish the counters and send a report.
     Report,
     /// End.
@@ -90,8 +94,9 @@ pub(crate) enum ToWorker {
 pub(crate) enum FromWorker {
     /// STUN, ChannelData or a handshake came in.
     Datagram {
-        /// The address of ours that it was sent to; unspecified when the kernel did not say.
-        local: IpAddr,
+        /// The address of ours that it was sent to, unspecified when the kernel did not say, and
+        /// the socket's port.
+        local: SocketAddr,
         /// The sender.
         remote: SocketAddr,
         /// All of it.
@@ -101,8 +106,8 @@ pub(crate) enum FromWorker {
     Control {
         /// Our index of the session.
         index: LinkIndex,
-        /// The address of ours that it was sent to.
-        local: IpAddr,
+        /// The address of ours that it was sent to, with the socket's port.
+        local: SocketAddr,
         /// The sender: the peer, or our relay where there is a channel.
         remote: SocketAddr,
         /// The relay's channel that it came through.

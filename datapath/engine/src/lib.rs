@@ -44,6 +44,7 @@ mod network;
 mod ports;
 mod process;
 mod rows;
+mod spares;
 mod steering;
 mod worker;
 mod workers;

@@ -5,7 +5,6 @@
 //! was queued reaches the kernel with the next wait.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -125,7 +124,7 @@ impl<P: Port> Worker<P> {
                 self.take_handed(now);
             }
             Completion::Datagram(datagram) => {
-                let source = Source { remote: datagram.remote(), local: datagram.local_ip() };
+                let source = Source { remote: datagram.remote(), local: datagram.local() };
                 let (data, size) = (datagram.data(), datagram.segment_size());
                 self.pipeline.ingress(now, data, size, source, &mut sink);
                 self.port.release_datagram(datagram);
@@ -197,6 +196,12 @@ impl<P: Port> Worker<P> {
                 self.pipeline.remove_route(address, prefix);
             }
             ToWorker::SetOwnAddresses(addresses) => self.pipeline.set_addresses(&addresses),
+            ToWorker::Attach(socket) => {
+                if !self.port.attach(socket) {
+                    tracing::warn!("the port takes no further socket");
+                }
+            }
+            ToWorker::Detach(port) => self.port.detach(port),
             ToWorker::Report => self.report(now),
             ToWorker::Stop => self.stopping = true,
         }
@@ -323,7 +328,7 @@ impl<P: Port> Sink for Kernel<'_, P> {
 /// The item as a value of its own; a datagram as it came.
 fn note(item: ToAgent<'_>) -> FromWorker {
     let datagram = |source: Source, data: Vec<u8>| {
-        let (local, remote): (_, SocketAddr) = (source.local, source.remote);
+        let Source { remote, local } = source;
         FromWorker::Datagram { local, remote, data }
     };
     match item {

@@ -1,5 +1,6 @@
 //! The agent: candidates in, checks out, a selected pair.
 
+mod hard;
 mod incoming;
 mod moves;
 mod nomination;
@@ -17,6 +18,8 @@ use ipop_stun::{Key, Random};
 use crate::candidate::{Candidate, CandidateKind, Credentials};
 use crate::pair::Pair;
 use crate::trace::{Choice, Trace};
+
+pub use hard::{OPENERS_MAX, PROBES_MAX};
 
 /// Candidates that the peer names, at most. Those found by its checks are counted apart: whoever
 /// can make them up without end must not keep the named ones out.
@@ -49,6 +52,8 @@ pub struct AgentConfig {
     pub hopeless_patience: Duration,
     /// How long consent lasts without an answered check (RFC 7675 section 5.1).
     pub consent_lifetime: Duration,
+    /// How often a hard pair is tried (see `agent/hard.rs`); 0: never.
+    pub hard_tries: u32,
 }
 
 impl AgentConfig {
@@ -65,6 +70,7 @@ impl AgentConfig {
             connect_patience: Duration::from_secs(20),
             hopeless_patience: Duration::from_secs(8),
             consent_lifetime: Duration::from_secs(30),
+            hard_tries: 4,
         }
     }
 }
@@ -118,6 +124,22 @@ pub enum Output {
         /// A STUN message.
         data: Vec<u8>,
     },
+    /// Send a datagram from a new socket at the address of this base, and take what comes to it as
+    /// what comes to the base, with its own port. It is needed until [`Output::TurnIsOver`], and as
+    /// long as [`Agent::uses_local`] says so.
+    Open {
+        /// Whose address to take.
+        base: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+        /// A STUN message.
+        data: Vec<u8>,
+    },
+    /// Some hundred checks are wanted for a pair that takes luck: call [`Agent::grant_turn`] when
+    /// nobody else has a turn.
+    WantsTurn,
+    /// No turn is wanted any more.
+    TurnIsOver,
     /// Use this pair from now on.
     Selected(Selected),
     /// The state is another one.
@@ -180,6 +202,7 @@ pub struct Agent {
     /// When there was last a reason to doubt the selected pair, see `moves.rs`.
     suspect_since: Option<Instant>,
     punch: punch::Punch,
+    hard: hard::Hard,
     /// When both ends knew each other.
     started: Option<Instant>,
     /// When the next new check may be sent.
@@ -221,6 +244,7 @@ impl Agent {
             silent_since: None,
             suspect_since: None,
             punch: punch::Punch::default(),
+            hard: hard::Hard::default(),
             started: None,
             next_check: now,
             remote_is_complete: false,
@@ -273,6 +297,7 @@ impl Agent {
             self.on_authentic_check(now, early);
         }
         self.advance(now);
+        self.advance_hard(now);
     }
 
     /// The peer has no more candidates: when all pairs fail, there is less to wait for.

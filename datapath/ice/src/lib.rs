@@ -16,6 +16,8 @@
 //!   ends punch at about the same time, and every answer tells a round trip.
 //! - Behind routers that reject what comes too early, order decides. `agent/punch.rs` has what we
 //!   do about it.
+//! - A NAT that maps by destination is met by luck, with a stated number of probes:
+//!   `agent/hard.rs`.
 //!
 //! Nobody who does not know the session's password is ever answered: not with an error either.
 //!
@@ -33,7 +35,8 @@ mod pair;
 mod trace;
 
 pub use agent::{
-    Agent, AgentConfig, Output, Packet, REMOTE_CANDIDATES_MAX, Refused, Selected, State,
+    Agent, AgentConfig, OPENERS_MAX, Output, PROBES_MAX, Packet, REMOTE_CANDIDATES_MAX, Refused,
+    Selected, State,
 };
 pub use candidate::{Candidate, CandidateKind, Credentials, foundation, priority};
 pub use trace::{CheckFailure, Choice, ChoiceCause, Outcome, Suspicion, Trace, TracedPair};

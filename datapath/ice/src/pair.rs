@@ -163,6 +163,12 @@ impl Pair {
         self.local_kind != CandidateKind::Relayed && self.remote_kind != CandidateKind::Relayed
     }
 
+    /// Whether it starts at a socket that was opened for it alone, see `agent/hard.rs`: of our own
+    /// candidates, none else is found by checks.
+    pub(crate) fn is_spare(&self) -> bool {
+        self.local_kind == CandidateKind::PeerReflexive
+    }
+
     /// Whether the peer knows that we want it used, or is just being told. A nomination that is not
     /// answered in time does not keep others from theirs.
     pub(crate) fn is_nominating(&self) -> bool {

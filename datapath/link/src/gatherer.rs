@@ -115,6 +115,8 @@ pub struct Gatherer {
     hosts: Vec<SocketAddr>,
     stun: Vec<SocketAddr>,
     turn: Vec<TurnServer>,
+    /// Further addresses of STUN servers: two observers tell more of a NAT than one.
+    others: Vec<SocketAddr>,
     probes: Vec<Probe>,
     relays: Vec<Relay>,
     streams: Streams,
@@ -147,6 +149,7 @@ impl Gatherer {
             hosts: Vec::new(),
             stun: Vec::new(),
             turn: Vec::new(),
+            others: Vec::new(),
             probes: Vec::new(),
             relays: Vec::new(),
             streams: Streams::Standby,
@@ -184,6 +187,7 @@ impl Gatherer {
             return;
         }
         (self.stun, self.turn) = (stun, turn);
+        self.others.clear();
         self.restart(now);
     }
 
@@ -197,6 +201,12 @@ impl Gatherer {
     #[must_use]
     pub fn is_host(&self, local: SocketAddr) -> bool {
         self.hosts.contains(&local)
+    }
+
+    /// Whether an interface has that address, whatever the port.
+    #[must_use]
+    pub fn is_host_ip(&self, ip: IpAddr) -> bool {
+        self.hosts.iter().any(|host| host.ip() == ip)
     }
 
     /// Whether every server has answered, failed, or had its time.
@@ -278,7 +288,7 @@ impl Gatherer {
 
     /// Takes what the clients put out.
     fn settle(&mut self, now: Instant) {
-        self.drain_probes();
+        self.drain_probes(now);
         self.drain_relays(now);
         if let Done::Gathering { until } = self.done {
             let all_known = self.probes.iter().all(Probe::is_settled)

@@ -106,6 +106,19 @@ pub enum LinkOutput {
         /// The datagram.
         data: Vec<u8>,
     },
+    /// Send a datagram from a new socket at this base's address, see `ipop_ice::Output::Open`.
+    Open {
+        /// Whose address to take.
+        base: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+        /// The datagram.
+        data: Vec<u8>,
+    },
+    /// A turn at opening and probing ports is wanted: see [`Link::grant_turn`].
+    WantsTurn,
+    /// It is over, or no longer wanted.
+    TurnIsOver,
     /// Give this session's lanes to the workers.
     Install {
         /// Our index.
@@ -373,6 +386,18 @@ impl Link {
     pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
         self.agent.remove_local(now, base);
         self.settle(now);
+    }
+
+    /// Leave for [`LinkOutput::WantsTurn`]: no other link has one.
+    pub fn grant_turn(&mut self, now: Instant) {
+        self.agent.grant_turn(now);
+        self.settle(now);
+    }
+
+    /// Whether a socket that was opened for the link is needed.
+    #[must_use]
+    pub fn uses_local(&self, local: SocketAddr) -> bool {
+        self.failure.is_none() && self.agent.uses_local(local)
     }
 
     /// The peer seems to use another pair than we do: ours may be dead.

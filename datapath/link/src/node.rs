@@ -11,6 +11,7 @@
 mod dispatch;
 mod paths;
 mod slots;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 
 use self::dispatch::Questions;
 use self::slots::{Slot, Slots};
+use self::turns::Turns;
 use crate::gatherer::{Gatherer, GathererOutput, TurnServer};
 use crate::lanes::LanePorts;
 use crate::link::{Link, LinkConfig, LinkOutput};
@@ -75,6 +77,7 @@ pub struct Node {
     /// The slots of a peer's sessions.
     peers: BTreeMap<Fingerprint, Sessions>,
     questions: Questions,
+    turns: Turns,
     outputs: VecDeque<Output>,
 }
 
@@ -98,6 +101,7 @@ impl Node {
             slots: Slots::default(),
             peers: BTreeMap::new(),
             questions: Questions::default(),
+            turns: Turns::default(),
             outputs: VecDeque::new(),
         }
     }

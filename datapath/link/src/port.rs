@@ -44,13 +44,26 @@ pub enum Output {
     /// Send a datagram from one of the node's sockets. What goes through a relay is wrapped
     /// already.
     Transmit {
-        /// The source: address and port of the socket.
+        /// The source: address and port of the socket, which may be an opened one.
         local: SocketAddr,
         /// The destination.
         remote: SocketAddr,
         /// The whole datagram.
         data: Vec<u8>,
     },
+    /// Send a datagram from a new socket at this address, with any free port. What comes to it is
+    /// input with that port; what is to leave from there names it. The socket is needed until
+    /// [`Output::CloseIdle`], and as long as [`Node::uses_local`](crate::Node::uses_local) says so.
+    Open {
+        /// Address of a socket of the node, whose IP address is to be taken.
+        base: SocketAddr,
+        /// The destination.
+        remote: SocketAddr,
+        /// The whole datagram.
+        data: Vec<u8>,
+    },
+    /// Close what was opened and is not used.
+    CloseIdle,
     /// A worker shall open datagrams with this receiver index, and seal with these keys.
     InstallLane(Box<InstallLane>),
     /// The path of one lane of a session; `None`: there is none at the moment.
@@ -151,7 +164,7 @@ pub struct InstallLane {
 /// Where a worker sends a link's datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Path {
-    /// The source: address and port of the socket.
+    /// The source: address and port of the socket, which may be an opened one.
     pub local: SocketAddr,
     /// The UDP destination: the peer, or our TURN server.
     pub remote: SocketAddr,
@@ -220,7 +233,7 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// The pair of candidates in use.
     pub path: Option<PathStatus>,
-    /// For a person: why it failed. Empty otherwise.
+    /// For a person: why it failed, or why it cannot be direct. Empty otherwise.
     pub reason: String,
     /// The session that carries frames.
     pub keys: Option<KeysStatus>,

@@ -92,10 +92,8 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     /// Ends a batch of [`ingress`](Self::ingress): nothing waits any longer, but for fragments of
     /// frames of which others never came.
     pub fn flush_ingress<K: Sink<Slot = S>>(&mut self, now: Instant, sink: &mut K) {
-        let nobody = Source {
-            remote: std::net::SocketAddr::from(([0, 0, 0, 0], 0)),
-            local: IpAddr::from([0, 0, 0, 0]),
-        };
+        let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        let nobody = Source { remote: nowhere, local: nowhere };
         let mut way = self.way_in(now, nobody, sink);
         way.finish_join();
         way.inbox.runs.flush(way.counters, way.sink);

@@ -57,8 +57,9 @@ pub struct SendRun {
 pub struct Source {
     /// The sender: a peer, a STUN server, or a relay.
     pub remote: SocketAddr,
-    /// The address of ours that it was sent to; unspecified when the kernel did not say.
-    pub local: IpAddr,
+    /// The address of ours that it was sent to, unspecified when the kernel did not say, and the
+    /// socket's port.
+    pub local: SocketAddr,
 }
 
 /// What the fast path does not handle itself.

@@ -355,7 +355,10 @@ impl Discovery {
 }
 
 /// Whether a server at `server` can have `other` as its second address.
-fn usable_other(server: SocketAddr, other: Option<SocketAddr>) -> Result<SocketAddr, Unknown> {
+pub(crate) fn usable_other(
+    server: SocketAddr,
+    other: Option<SocketAddr>,
+) -> Result<SocketAddr, Unknown> {
     let other = other.ok_or(Unknown::NotOffered)?;
     let differs = other.ip() != server.ip() && other.port() != server.port();
     let possible = other.is_ipv4() == server.is_ipv4()

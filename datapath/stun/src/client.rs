@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::behaviour::usable_other;
 use crate::message::{
     Attribute, BuildError, Builder, Class, ErrorCode, Message, Method, TransactionId,
 };
@@ -91,6 +92,7 @@ pub struct BindingClient {
     random: Random,
     timer: Timer,
     mapped: Option<SocketAddr>,
+    other: Option<SocketAddr>,
     /// Failures in a row.
     failures: u32,
     outputs: VecDeque<BindingOutput>,
@@ -107,6 +109,7 @@ impl BindingClient {
             random: Random::new(seed),
             timer: Timer::Keepalive(now),
             mapped: None,
+            other: None,
             failures: 0,
             outputs: VecDeque::new(),
         };
@@ -124,6 +127,12 @@ impl BindingClient {
         self.mapped
     }
 
+    /// The other address that the server says it has, if it serves RFC 5780: where a NAT may show
+    /// us at another port.
+    pub fn other(&self) -> Option<SocketAddr> {
+        self.other
+    }
+
     /// Takes a datagram of the socket; an error says why it was not for this client.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) -> Result<(), Dropped> {
         if input.remote != self.config.server {
@@ -135,6 +144,7 @@ impl BindingClient {
             return Err(Dropped::Unexpected);
         }
         let rtt = transaction.rtt(now);
+        self.other = usable_other(self.config.server, message.other_address()).ok();
         match mapped_by(&message) {
             Ok(address) => self.succeed(now, address, rtt),
             Err(error) => self.fail(now, error),

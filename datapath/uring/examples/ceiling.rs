@@ -91,7 +91,7 @@ fn end(namespace: &Namespace, mac: [u8; 6], ip: &str, config: &PortConfig) -> Ur
 
 fn destination(port: &UringPort, ip: &str) -> Destination {
     let remote = SocketAddr::new(ip.parse().unwrap(), port.socket(Family::V4).unwrap().port());
-    Destination { remote, local_ip: [0, 0, 0, 0].into() }
+    Destination { remote, local_ip: [0, 0, 0, 0].into(), local_port: 0 }
 }
 
 fn main() {

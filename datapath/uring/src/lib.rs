@@ -14,6 +14,7 @@
 //! Read [`Port`] first, then [`Batch`].
 
 mod affinity;
+mod attached;
 mod buffers;
 mod doorbell;
 mod memory;
@@ -26,6 +27,7 @@ mod ring;
 mod segmentation;
 mod slots;
 mod status;
+mod tag;
 mod tap;
 mod udp;
 mod uring_port;
@@ -35,8 +37,9 @@ pub use affinity::{pin_to_core, run_in_real_time};
 pub use doorbell::Doorbell;
 pub use poll_port::PollPort;
 pub use port::{
-    BUFFER_LEN, Batch, Completion, DATAGRAM_LEN_MAX, Datagram, Destination, OutputSlot, Port,
-    PortError, SEGMENTS_MAX, SLOT_LEN, SendError, TapFrame, VNET_HEADER_LEN, WriteError,
+    ATTACHED_MAX, BUFFER_LEN, Batch, Completion, DATAGRAM_LEN_MAX, Datagram, Destination,
+    OutputSlot, Port, PortError, SEGMENTS_MAX, SLOT_LEN, SendError, TapFrame, VNET_HEADER_LEN,
+    WriteError,
 };
 pub use ring::{RingError, RingFeatures, probe};
 pub use status::{Driver, PortConfig, PortCounters, PortFeatures};

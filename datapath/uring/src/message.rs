@@ -364,6 +364,7 @@ mod tests {
         let first = Destination {
             remote: "192.0.2.1:5000".parse().unwrap(),
             local_ip: "192.0.2.9".parse().unwrap(),
+            local_port: 0,
         };
         let second = Destination { remote: "[2001:db8::1]:5000".parse().unwrap(), ..first };
         let mut envelope = Envelope::new();

@@ -21,8 +21,8 @@ use crate::doorbell::Doorbell;
 use crate::memory::Buffer;
 use crate::pool::Pool;
 use crate::port::{
-    BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot, Port,
-    PortError, SLOT_LEN, SendError, TapFrame, WriteError,
+    ATTACHED_MAX, BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot,
+    Port, PortError, SLOT_LEN, SendError, TapFrame, WriteError,
 };
 use crate::segmentation::{Segmentation, segmentation};
 use crate::status::{Driver, PortConfig, PortCounters, PortFeatures};
@@ -34,6 +34,8 @@ const RECEIVES_MAX: usize = 16;
 /// Bytes after which a turn reads no more frames, so that those read are still in the core's
 /// cache when they are sealed; small frames end at the number of buffers instead.
 const FRAMES_LEN: usize = 256 * 1024;
+/// Inputs besides attached sockets.
+const OWN_FILES: usize = 4;
 /// Outputs between two waits at most: their fates have to be kept without allocating.
 const FATES_MAX: usize = 1024;
 
@@ -46,6 +48,7 @@ pub struct PollPort {
     tap: TapQueue,
     v4: Option<Channel>,
     v6: Option<Channel>,
+    attached: Vec<Channel>,
     doorbell: Doorbell,
     frames: Pool,
     datagrams: Pool,
@@ -82,11 +85,12 @@ struct Ready {
     v4: bool,
     v6: bool,
     tap: bool,
+    attached: [bool; ATTACHED_MAX],
 }
 
 impl Ready {
     fn any(&self) -> bool {
-        self.doorbell || self.v4 || self.v6 || self.tap
+        self.doorbell || self.v4 || self.v6 || self.tap || self.attached.contains(&true)
     }
 }
 
@@ -106,6 +110,7 @@ impl PollPort {
             tap,
             v4: v4.map(Channel::new).transpose()?,
             v6: v6.map(Channel::new).transpose()?,
+            attached: Vec::with_capacity(ATTACHED_MAX),
             doorbell: Doorbell::new()?,
             frames: Pool::allocate(config.frames, BUFFER_LEN)?,
             datagrams: Pool::allocate(config.datagrams, BUFFER_LEN)?,
@@ -172,6 +177,11 @@ impl Port for PollPort {
                 channel.receive(&mut self.datagrams, &mut self.counters, batch)?;
             }
         }
+        for (channel, _) in self.attached.iter_mut().zip(ready.attached).filter(|(_, ready)| *ready)
+        {
+            // That one fails ends nothing else.
+            let _ = channel.receive(&mut self.datagrams, &mut self.counters, batch);
+        }
         if ready.tap { self.read_tap(batch) } else { Ok(()) }
     }
 
@@ -222,12 +232,32 @@ impl Port for PollPort {
     }
 
     fn send_plain(&mut self, data: &[u8], destination: &Destination) -> Result<(), SendError> {
-        let family = Family::of(&destination.remote);
-        self.socket(family).ok_or(SendError::NoSocket)?.send(data, destination)
+        self.sending(destination).ok_or(SendError::NoSocket)?.socket.send(data, destination)
+    }
+
+    fn attach(&mut self, socket: Arc<UdpSocket>) -> bool {
+        let count = self.attached.len();
+        if count < ATTACHED_MAX {
+            self.attached.extend(Channel::new(socket));
+        }
+        self.attached.len() > count
+    }
+
+    fn detach(&mut self, port: u16) {
+        self.attached.retain(|channel| channel.socket.port() != port);
     }
 }
 
 impl PollPort {
+    /// The socket that a destination is reached from.
+    fn sending(&self, destination: &Destination) -> Option<&Channel> {
+        let family = Family::of(&destination.remote);
+        let named = |channel: &&Channel| {
+            (channel.socket.port(), channel.socket.family()) == (destination.local_port, family)
+        };
+        self.attached.iter().find(named).or(self.channel(family))
+    }
+
     /// Waits for the inputs: first awake for as long as busy polling goes, then asleep.
     fn look(&mut self, wait: Option<Duration>) -> Result<Ready, PortError> {
         let awake = wait.map_or(self.busy_poll, |wait| self.busy_poll.min(wait));
@@ -259,13 +289,23 @@ impl PollPort {
         };
         let tap = Some(self.tap.as_fd()).filter(|_| !self.paused.frames);
         let bell = self.file(Some(self.doorbell.as_fd()));
-        let mut files = [bell, socket(Family::V4), socket(Family::V6), self.file(tap)];
+        let guest = |place: usize| {
+            let guest = self.attached.get(place).filter(|_| !self.paused.datagrams);
+            self.file(guest.map(|channel| channel.socket.as_fd()))
+        };
+        let own = [bell, socket(Family::V4), socket(Family::V6), self.file(tap)];
+        let mut own = own.into_iter();
+        let mut files: [_; OWN_FILES + ATTACHED_MAX] =
+            std::array::from_fn(|at| own.next().unwrap_or_else(|| guest(at - OWN_FILES)));
+        let count = OWN_FILES + self.attached.len();
         // A limit beyond what the kernel can count is none.
         let limit = wait.and_then(|wait| Timespec::try_from(wait).ok());
-        match rustix::event::poll(&mut files, limit.as_ref()) {
+        match rustix::event::poll(&mut files[..count], limit.as_ref()) {
             Ok(_) => {
-                let [doorbell, v4, v6, tap] = files.map(|file| !file.revents().is_empty());
-                Ok(Ready { doorbell, v4, v6, tap })
+                let is_ready = |at: usize| at < count && !files[at].revents().is_empty();
+                let [doorbell, v4, v6, tap] = std::array::from_fn(is_ready);
+                let attached = std::array::from_fn(|at| is_ready(OWN_FILES + at));
+                Ok(Ready { doorbell, v4, v6, tap, attached })
             }
             Err(Errno::INTR) => Ok(Ready::default()),
             Err(errno) => Err(PortError::Poll(errno.into())),
@@ -324,8 +364,7 @@ impl PollPort {
         segment_size: usize,
         destination: &Destination,
     ) -> Result<(), SendError> {
-        let family = Family::of(&destination.remote);
-        let channel = self.channel(family).ok_or(SendError::NoSocket)?;
+        let channel = self.sending(destination).ok_or(SendError::NoSocket)?;
         let size = segmentation(len, segment_size).ok_or(SendError::TooBig)?;
         let data = &slot[..len];
         if size != 0 && self.segmentation.is_refused(destination) {
@@ -358,7 +397,7 @@ impl Channel {
         segment_size: u16,
         destination: &Destination,
     ) -> Result<(), libc::c_int> {
-        let Destination { remote, local_ip } = *destination;
+        let Destination { remote, local_ip, .. } = *destination;
         let usable = !local_ip.is_unspecified() && local_ip.is_ipv4() == remote.is_ipv4();
         let transmit = Transmit {
             destination: remote,
@@ -395,7 +434,8 @@ impl Channel {
                 self.failures = 0;
                 let filled = std::iter::from_fn(|| pool.take());
                 for (meta, buffer) in metas.iter().take(received).zip(filled) {
-                    batch.push(Completion::Datagram(datagram(buffer, meta)));
+                    let port = self.socket.port();
+                    batch.push(Completion::Datagram(datagram(buffer, meta, port)));
                 }
                 Ok(())
             }
@@ -417,7 +457,7 @@ impl Channel {
     }
 }
 
-fn datagram(buffer: Buffer, meta: &RecvMeta) -> Datagram {
+fn datagram(buffer: Buffer, meta: &RecvMeta, local_port: u16) -> Datagram {
     let unspecified = match meta.addr {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -429,5 +469,6 @@ fn datagram(buffer: Buffer, meta: &RecvMeta) -> Datagram {
         segment_size: if meta.stride == 0 { meta.len as u32 } else { meta.stride as u32 },
         remote: meta.addr,
         local_ip: meta.dst_ip.unwrap_or(unspecified),
+        local_port,
     }
 }

@@ -3,9 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::memory::Buffer;
+use crate::udp::UdpSocket;
 
 /// Bytes of virtio-net header in front of every tap frame, both ways.
 pub const VNET_HEADER_LEN: usize = 12;
@@ -22,6 +24,9 @@ pub const DATAGRAM_LEN_MAX: usize = 65_507;
 
 /// Most segments of one send. Newer kernels take 128; 64 is what all of them take.
 pub const SEGMENTS_MAX: usize = 64;
+
+/// Sockets that a port has beside its own, at most.
+pub const ATTACHED_MAX: usize = 8;
 
 /// Failures in a row, without one success, after which an input counts as broken.
 pub(crate) const FAILURES_MAX: u32 = 64;
@@ -78,6 +83,13 @@ pub trait Port {
     /// # Errors
     /// See [`SendError`].
     fn send_plain(&mut self, data: &[u8], destination: &Destination) -> Result<(), SendError>;
+
+    /// Reads one more socket from the next [`wait`](Port::wait) on, and sends from it what names
+    /// its port. `false`: there are [`ATTACHED_MAX`] already, or the kernel refuses.
+    fn attach(&mut self, socket: Arc<UdpSocket>) -> bool;
+
+    /// Lets go of the attached socket with this port, if there is one.
+    fn detach(&mut self, port: u16);
 }
 
 /// What happened, in the order in which a worker has to look at it: fates of outputs, doorbell,
@@ -205,7 +217,7 @@ impl TapFrame {
 }
 
 /// What one receive brought: `data` is a row of datagrams of `segment_size` bytes each, the last
-/// one possibly shorter, all from `remote` to `local_ip`.
+/// one possibly shorter, all from `remote` to [`local`](Datagram::local).
 ///
 /// To be given back with [`Port::release_datagram`]: a buffer that is dropped instead is lost to
 /// its port.
@@ -218,6 +230,7 @@ pub struct Datagram {
     pub(crate) segment_size: u32,
     pub(crate) remote: SocketAddr,
     pub(crate) local_ip: IpAddr,
+    pub(crate) local_port: u16,
 }
 
 impl Datagram {
@@ -246,6 +259,11 @@ impl Datagram {
         self.local_ip
     }
 
+    /// The same with the port of the socket that it came to.
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.local_ip, self.local_port)
+    }
+
     /// A datagram that belongs to no port, for in-memory ports. At most [`BUFFER_LEN`] bytes are
     /// taken; a `segment_size` of 0 means one datagram.
     ///
@@ -260,7 +278,7 @@ impl Datagram {
         let (buffer, len) = detached_buffer(data)?;
         let segment_size = u32::try_from(segment_size).unwrap_or(len);
         let segment_size = if segment_size == 0 { len } else { segment_size };
-        Ok(Datagram { buffer, start: 0, len, segment_size, remote, local_ip })
+        Ok(Datagram { buffer, start: 0, len, segment_size, remote, local_ip, local_port: 0 })
     }
 }
 
@@ -311,6 +329,9 @@ pub struct Destination {
     pub remote: SocketAddr,
     /// Source address; unspecified, or of the other family: the routing table's choice.
     pub local_ip: IpAddr,
+    /// Source port, if one of the sockets given by [`Port::attach`] is to send it; 0, or any other:
+    /// the port's own socket does.
+    pub local_port: u16,
 }
 
 /// Why a send failed. Nothing here ends a port.

@@ -156,6 +156,11 @@ impl Ring {
         !self.uring.completion().is_empty()
     }
 
+    /// Whether the kernel has taken all that was queued.
+    pub(crate) fn is_submitted(&mut self) -> bool {
+        self.uring.submission().is_empty()
+    }
+
     pub(crate) fn register_files(&self, files: &[RawFd]) -> Result<(), RingError> {
         let result = self.uring.submitter().register_files(files);
         result.map_err(|source| RingError::Refused { action: "register files with", source })

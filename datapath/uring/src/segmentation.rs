@@ -66,6 +66,7 @@ mod tests {
         let peer = |n: u8| Destination {
             remote: ([10, 0, 0, n], 1).into(),
             local_ip: [0, 0, 0, 0].into(),
+            local_port: 0,
         };
         let mut segmentation = Segmentation::default();
         segmentation.refuse(peer(1).remote.ip());

@@ -15,7 +15,9 @@ use rustix::net::sockopt::{
     set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_recv_buffer_size,
     socket_send_buffer_size,
 };
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, getsockname, recvfrom, socket_with,
+};
 
 use crate::message::Envelope;
 use crate::port::{Destination, SendError};
@@ -161,6 +163,13 @@ impl UdpSocket {
                 result => result.map_err(SendError::from_errno),
             },
         }
+    }
+
+    /// Takes a datagram, if there is one: its bytes and who sent it. What is longer than `data` is
+    /// cut. For sockets that no port reads.
+    pub fn receive(&self, data: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let (len, _, sender) = recvfrom(&self.fd, data, RecvFlags::DONTWAIT).ok()?;
+        Some((len, SocketAddr::try_from(sender?).ok()?))
     }
 
     /// As [`send_segments`](Self::send_segments), one call each.

@@ -13,17 +13,19 @@ use std::time::{Duration, Instant};
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
+use crate::attached::{Attached, Guest, Leaving};
 use crate::buffers::BufferRing;
 use crate::doorbell::Doorbell;
 use crate::message::{PAYLOAD_START, parse, receive_header};
 use crate::port::{
-    BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot, Port,
-    PortError, SendError, TapFrame, WriteError,
+    ATTACHED_MAX, BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot,
+    Port, PortError, SendError, TapFrame, WriteError,
 };
 use crate::ring::{Event, Ring, RingError, RingFeatures};
 use crate::segmentation::{Segmentation, segmentation};
 use crate::slots::{Job, Slots};
 use crate::status::{Driver, PortConfig, PortCounters, PortFeatures};
+use crate::tag::Tag;
 use crate::tap::TapQueue;
 use crate::udp::{Family, UdpSocket};
 
@@ -51,6 +53,7 @@ pub struct UringPort {
     _tap: TapQueue,
     v4: Option<Arc<UdpSocket>>,
     v6: Option<Arc<UdpSocket>>,
+    attached: Attached,
     doorbell: Doorbell,
     armed: Armed,
     failures: Failures,
@@ -93,44 +96,6 @@ struct Failures {
     v6: u32,
 }
 
-/// What a completion is of; in `user_data` as kind << 16 | slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tag {
-    Tap,
-    V4,
-    V6,
-    Doorbell,
-    Send(u16),
-    Write(u16),
-}
-
-impl Tag {
-    fn encode(self) -> u64 {
-        let (kind, slot) = match self {
-            Tag::Tap => (1, 0),
-            Tag::V4 => (2, 0),
-            Tag::V6 => (3, 0),
-            Tag::Doorbell => (4, 0),
-            Tag::Send(slot) => (5, slot),
-            Tag::Write(slot) => (6, slot),
-        };
-        kind << 16 | u64::from(slot)
-    }
-
-    fn decode(user_data: u64) -> Option<Tag> {
-        let slot = (user_data & 0xffff) as u16;
-        match user_data >> 16 {
-            1 => Some(Tag::Tap),
-            2 => Some(Tag::V4),
-            3 => Some(Tag::V6),
-            4 => Some(Tag::Doorbell),
-            5 => Some(Tag::Send(slot)),
-            6 => Some(Tag::Write(slot)),
-            _ => None,
-        }
-    }
-}
-
 impl UringPort {
     /// Opens a port. Nothing is read or sent before the first [`wait`](Port::wait).
     ///
@@ -146,8 +111,9 @@ impl UringPort {
             + usize::from(config.datagrams.next_power_of_two());
         let slots = usize::from(config.slots);
         // Every buffer and slot may complete at once, and every input may end.
-        let submissions = (slots + SINGLE_READS + 8).next_power_of_two();
-        let completions = (inputs + slots + SINGLE_READS + 32).max(2 * submissions);
+        let submissions = (slots + SINGLE_READS + 2 * ATTACHED_MAX + 8).next_power_of_two();
+        let completions =
+            (inputs + slots + SINGLE_READS + 2 * ATTACHED_MAX + 32).max(2 * submissions);
         let ring = Ring::open(submissions as u32, completions as u32)?;
         let doorbell = Doorbell::new()
             .map_err(|source| RingError::Refused { action: "make the doorbell of", source })?;
@@ -175,6 +141,7 @@ impl UringPort {
             _tap: tap,
             v4,
             v6,
+            attached: Attached::default(),
             doorbell,
             armed: Armed::default(),
             failures: Failures::default(),
@@ -239,6 +206,9 @@ impl Port for UringPort {
             outcome = outcome.and(result);
         }
         self.events = events;
+        if !self.attached.is_empty() && self.ring.is_submitted() {
+            self.attached.let_go();
+        }
         outcome
     }
 
@@ -264,11 +234,9 @@ impl Port for UringPort {
         if !self.memory.slots.owns(&slot) {
             return;
         }
-        let (file, socket) = match destination.remote {
-            std::net::SocketAddr::V4(_) => (UDP_V4, &self.v4),
-            std::net::SocketAddr::V6(_) => (UDP_V6, &self.v6),
-        };
-        let Some(socket) = socket else {
+        let guest = self.attached.find(destination.local_port, Family::of(&destination.remote));
+        let guest = guest.map(Guest::fd);
+        let Some(socket) = self.sending(destination) else {
             return self.decide_send(slot, Err(SendError::NoSocket));
         };
         let Some(size) = segmentation(len, segment_size) else {
@@ -281,10 +249,14 @@ impl Port for UringPort {
         }
         let index = slot.index();
         let message = self.memory.slots.start_send(slot, len, size, destination);
-        let entry =
-            opcode::SendMsg::new(Fixed(file), message).flags(libc::MSG_DONTWAIT as u32).build();
+        let entry = match guest {
+            Some(file) => opcode::SendMsg::new(file, message),
+            None if destination.remote.is_ipv4() => opcode::SendMsg::new(Fixed(UDP_V4), message),
+            None => opcode::SendMsg::new(Fixed(UDP_V6), message),
+        };
+        let entry = entry.flags(libc::MSG_DONTWAIT as u32).build();
         // SAFETY: message and payload belong to the slot, which `Slots` keeps untouched until
-        // the completion is reaped.
+        // the completion is reaped; an attached file stays open until it was submitted.
         if !unsafe { self.ring.push(entry, Tag::Send(index).encode()) }
             && let Some((slot, _)) = self.memory.slots.finish(index)
         {
@@ -320,12 +292,26 @@ impl Port for UringPort {
     }
 
     fn send_plain(&mut self, data: &[u8], destination: &Destination) -> Result<(), SendError> {
-        let family = Family::of(&destination.remote);
-        self.socket(family).ok_or(SendError::NoSocket)?.send(data, destination)
+        self.sending(destination).ok_or(SendError::NoSocket)?.send(data, destination)
+    }
+
+    fn attach(&mut self, socket: Arc<UdpSocket>) -> bool {
+        self.attached.add(socket)
+    }
+
+    fn detach(&mut self, port: u16) {
+        self.attached.ask_to_leave(port);
     }
 }
 
 impl UringPort {
+    /// The socket that a destination is reached from.
+    fn sending(&self, destination: &Destination) -> Option<&Arc<UdpSocket>> {
+        let family = Family::of(&destination.remote);
+        let guest = self.attached.find(destination.local_port, family);
+        guest.map(|guest| &guest.socket).or(self.socket(family))
+    }
+
     /// Enters the ring; with busy polling, sleeps only after having looked for so long.
     fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         if self.busy_poll.is_zero() || wait == Some(Duration::ZERO) {
@@ -358,12 +344,34 @@ impl UringPort {
                 self.armed.v6 = self.arm_receive(UDP_V6, Tag::V6);
             }
         }
+        if !self.attached.is_empty() {
+            self.arm_attached();
+        }
         let depth = if self.tap_multishot { 1 } else { SINGLE_READS };
         while self.armed.tap < depth.min(self.memory.frames.available()) {
             if !self.arm_tap() {
                 break;
             }
             self.armed.tap += 1;
+        }
+    }
+
+    fn arm_attached(&mut self) {
+        let has_buffers = self.memory.datagrams.available() > 0;
+        for (place, guest) in self.attached.iter_mut() {
+            let tag = Tag::Attached(place).encode();
+            if guest.leaving == Leaving::Asked && guest.is_armed {
+                let cancel = opcode::AsyncCancel::new(tag).build();
+                // SAFETY: a cancellation points at no memory.
+                if unsafe { self.ring.push(cancel, Tag::Cancel.encode()) } {
+                    guest.leaving = Leaving::Cancelled;
+                }
+            } else if guest.leaving == Leaving::No && !guest.is_armed && has_buffers {
+                let header = &raw const *self.memory.receive_header;
+                let entry = opcode::RecvMsgMulti::new(guest.fd(), header, DATAGRAMS).build();
+                // SAFETY: as in `arm_receive`; the file stays open until it was submitted.
+                guest.is_armed = unsafe { self.ring.push(entry, tag) };
+            }
         }
     }
 
@@ -401,13 +409,16 @@ impl UringPort {
             Some(Tag::Tap) => return self.on_tap(event, batch),
             Some(Tag::V4) => {
                 self.armed.v4 = event.more();
-                self.failures.v4 = self.on_received(event, batch, self.failures.v4)?;
+                let port = self.v4.as_ref().map_or(0, |socket| socket.port());
+                self.failures.v4 = self.on_received(event, batch, self.failures.v4, port)?;
             }
             Some(Tag::V6) => {
                 self.armed.v6 = event.more();
-                self.failures.v6 = self.on_received(event, batch, self.failures.v6)?;
+                let port = self.v6.as_ref().map_or(0, |socket| socket.port());
+                self.failures.v6 = self.on_received(event, batch, self.failures.v6, port)?;
             }
-            None => {}
+            Some(Tag::Attached(place)) => self.on_attached(place, event, batch),
+            Some(Tag::Cancel) | None => {}
         }
         Ok(())
     }
@@ -434,8 +445,7 @@ impl UringPort {
         segment_size: u16,
         destination: &Destination,
     ) -> Result<(), SendError> {
-        let socket = if destination.remote.is_ipv4() { &self.v4 } else { &self.v6 };
-        let socket = socket.as_ref().ok_or(SendError::NoSocket)?;
+        let socket = self.sending(destination).ok_or(SendError::NoSocket)?;
         socket.send_each(data, segment_size, destination)?;
         self.counters.unsegmented_sends += 1;
         self.segmentation.refuse(destination.remote.ip());
@@ -477,12 +487,29 @@ impl UringPort {
         Ok(())
     }
 
+    /// As for the port's own sockets, but that one fails ends nothing else.
+    fn on_attached(&mut self, place: u16, event: Event, batch: &mut Batch) {
+        let Some(guest) = self.attached.get_mut(place) else { return };
+        guest.is_armed = event.more();
+        if guest.leaving == Leaving::Cancelled && event.result < 0 {
+            return;
+        }
+        let (failures, port) = (guest.failures, guest.socket.port());
+        let result = self.on_received(event, batch, failures, port);
+        let Some(guest) = self.attached.get_mut(place) else { return };
+        match result {
+            Ok(failures) => guest.failures = failures,
+            Err(_) => guest.leaving = Leaving::Cancelled,
+        }
+    }
+
     /// Returns the number of failures in a row.
     fn on_received(
         &mut self,
         event: Event,
         batch: &mut Batch,
         failures: u32,
+        local_port: u16,
     ) -> Result<u32, PortError> {
         let buffer = event.buffer().and_then(|index| self.memory.datagrams.take(index));
         if let (0.., Some(buffer)) = (event.result, buffer) {
@@ -495,6 +522,7 @@ impl UringPort {
                     segment_size: received.segment_size as u32,
                     remote: received.remote,
                     local_ip: received.local_ip,
+                    local_port,
                 })),
                 None => {
                     self.memory.datagrams.provide(buffer);
@@ -528,19 +556,5 @@ impl Drop for UringPort {
             // SAFETY: dropped once, here; the ring is idle, so the kernel uses none of it.
             unsafe { ManuallyDrop::drop(&mut self.memory) };
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_survive_the_ring() {
-        let tags = [Tag::Tap, Tag::V4, Tag::V6, Tag::Doorbell, Tag::Send(65_535), Tag::Write(0)];
-        for tag in tags {
-            assert_eq!(Tag::decode(tag.encode()), Some(tag));
-        }
-        assert_eq!(Tag::decode(u64::MAX), None);
     }
 }

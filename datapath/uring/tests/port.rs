@@ -42,7 +42,7 @@ impl<P: KernelPort> Pair<P> {
     fn destination(&self, addresses: [&str; 2]) -> Destination {
         let local_ip = addresses[0].parse().unwrap();
         let remote = self.address_of(&self.receiver, addresses[1]);
-        Destination { remote, local_ip }
+        Destination { remote, local_ip, local_port: 0 }
     }
 
     fn address_of(&self, port: &P, ip: &str) -> SocketAddr {
@@ -157,8 +157,11 @@ fn send_errors_are_told_apart<P: KernelPort>() {
             };
         }
     }
-    let no_route =
-        Destination { remote: "192.0.2.1:9".parse().unwrap(), local_ip: [0, 0, 0, 0].into() };
+    let no_route = Destination {
+        remote: "192.0.2.1:9".parse().unwrap(),
+        local_ip: [0, 0, 0, 0].into(),
+        local_port: 0,
+    };
     pair.send(b"x", 0, &no_route);
     let fate = pair.fate();
     let unreachable = SendError::Unreachable(libc::ENETUNREACH);
@@ -443,6 +446,7 @@ fn dropping_a_port_releases_everything<P: KernelPort>() {
         let destination = Destination {
             remote: "10.1.0.2:9".parse().unwrap(),
             local_ip: "10.1.0.1".parse().unwrap(),
+            local_port: 0,
         };
         assert!(here.ip("-o link show").contains("tap0"));
         let mut batch = port.batch();
@@ -531,7 +535,11 @@ fn a_port_says_what_it_runs_on<P: KernelPort>() {
         Driver::PollLoop => "poll loop",
     };
     assert_eq!(port.probe().to_string(), format!("{driver}, UDP IPv4, segmented sends"));
-    let v6 = Destination { remote: "[::1]:9".parse().unwrap(), local_ip: [0, 0, 0, 0].into() };
+    let v6 = Destination {
+        remote: "[::1]:9".parse().unwrap(),
+        local_ip: [0, 0, 0, 0].into(),
+        local_port: 0,
+    };
     assert_eq!(port.send_plain(b"x", &v6), Err(SendError::NoSocket));
     let slot = port.output().unwrap();
     port.send(slot, 1, 0, &v6);

@@ -1,7 +1,7 @@
 //! The pipeline between a tap and a socket that are memory.
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -135,7 +135,7 @@ impl Ingress {
     pub(crate) fn new(case: Case, cipher: Cipher) -> Self {
         let node = node(case, cipher, MAC_B, MAC_A, IP_B);
         let source =
-            Source { remote: ([127, 0, 0, 1], 1).into(), local: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+            Source { remote: ([127, 0, 0, 1], 1).into(), local: ([127, 0, 0, 1], 2).into() };
         Self { peer: Egress::new(case, cipher), node, slots: Slots::new(), source }
     }
 }

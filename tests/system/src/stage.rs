@@ -32,7 +32,11 @@ impl Stage {
 
     /// As [`Stage::prosody`], with cables of this MTU.
     pub fn prosody_on_cables_of(mtu: u16) -> Self {
-        let config = InternetConfig { mtu, ..InternetConfig::default() };
+        Self::prosody_in(InternetConfig { mtu, ..InternetConfig::default() })
+    }
+
+    /// As [`Stage::prosody`], in an internet of this kind.
+    pub fn prosody_in(config: InternetConfig) -> Self {
         Self::with_coturn(Internet::build(config).unwrap(), true)
     }
 
@@ -106,6 +110,21 @@ impl Stage {
     /// Adds a machine behind a router of kind `nat`, with a node that has the next fixed address.
     pub fn add(&mut self, nat: Nat) -> &mut Node {
         let number = self.add_site(nat, Impairment::default());
+        let config = self.config(number);
+        self.start(number, &config)
+    }
+
+    /// Takes all nodes and their machines away; the servers stay.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.sites.clear();
+    }
+
+    /// Adds a machine behind the router of the last one, without a network in common, and a node.
+    pub fn add_neighbour(&mut self) -> &mut Node {
+        let last = self.sites.last().expect("a machine with a router");
+        self.sites.push(self.internet.add_neighbour(last).unwrap());
+        let number = self.sites.len() - 1;
         let config = self.config(number);
         self.start(number, &config)
     }

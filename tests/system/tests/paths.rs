@@ -33,8 +33,8 @@ fn two_port_restricted_nats_are_linked_directly() {
 }
 
 #[test]
-fn port_restricted_with_symmetric_is_relayed() {
-    let stage = Stage::prosody().join([Nat::PortRestricted, Nat::Symmetric]);
+fn two_symmetric_nats_are_relayed() {
+    let stage = Stage::prosody().join([Nat::Symmetric, Nat::Symmetric]);
     stage.await_links();
     let (a, b) = stage.pair();
     for (node, peer) in [(a, b), (b, a)] {
@@ -74,16 +74,8 @@ fn configured_servers_are_used() {
     stage.await_links();
     let (a, b) = stage.pair();
     await_path(a, b, "direct");
-    assert_eq!(a.link_to(&stage.nodes[2])["path"], "relayed");
-}
-
-#[test]
-fn two_symmetric_nats_are_relayed() {
-    let stage = Stage::prosody().join([Nat::Symmetric, Nat::Symmetric]);
-    stage.await_links();
-    let (a, b) = stage.pair();
-    assert_eq!(a.link_to(b)["path"], "relayed");
-    assert_all_answer(&stage.nodes);
+    // Through the relay first, whatever becomes of it.
+    assert!(a.is_linked_to(&stage.nodes[2]));
 }
 
 #[test]
@@ -95,9 +87,9 @@ fn kinds_that_let_a_way_through_are_linked_directly() {
         for (j, b) in stage.nodes.iter().enumerate().filter(|(j, _)| *j != i) {
             let is_pair = |one, other| [[one, other], [other, one]].contains(&[nats[i], nats[j]]);
             match () {
-                // A symmetric NAT's next port is not known to who filters by port.
-                () if is_pair(Nat::Symmetric, Nat::Firewall) => await_path(a, b, "relayed"),
-                () if is_pair(Nat::Symmetric, Nat::Rejecting) => await_path(a, b, "relayed"),
+                // A symmetric NAT's next port is not known to who filters by port: luck decides.
+                () if is_pair(Nat::Symmetric, Nat::Firewall) => assert!(a.is_linked_to(b)),
+                () if is_pair(Nat::Symmetric, Nat::Rejecting) => assert!(a.is_linked_to(b)),
                 // Whose packet comes first decides whether the rejecting one's port moves.
                 () if is_pair(Nat::Firewall, Nat::Rejecting) => assert!(a.is_linked_to(b)),
                 () => await_path(a, b, "direct"),

@@ -19,6 +19,13 @@ impl Agent {
         while let Some(output) = self.parts.node.poll_output() {
             match output {
                 Output::Transmit { local, remote, data } => self.transmit(local, remote, &data),
+                Output::Open { base, remote, data } => {
+                    if let Err(error) = self.spares.open(base.ip(), remote, &data) {
+                        // One of many.
+                        tracing::debug!("no socket towards {remote}: {error}");
+                    }
+                }
+                Output::CloseIdle => self.spares.close_idle(),
                 Output::InstallLane(lane) => self.install(*lane),
                 Output::SetPath { index, lane, path } => {
                     if lane == 0 {
@@ -36,7 +43,7 @@ impl Agent {
                     self.order(0, order);
                 }
                 Output::SendOnLane { index, lane, local, remote, data } => {
-                    let to = Some(Destination { remote, local_ip: source(local.ip(), &remote) });
+                    let to = Some(between(local, remote));
                     let channel = None;
                     self.order(lane, ToWorker::SendControl { index, channel, to, data });
                 }
@@ -58,9 +65,10 @@ impl Agent {
     }
 
     fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
-        let Some(socket) = self.parts.sockets.of(&remote.ip()) else { return };
-        let to = Destination { remote, local_ip: source(local.ip(), &remote) };
-        if let Err(error) = socket.send(data, &to) {
+        let own = self.parts.sockets.of(&remote.ip());
+        let own = own.filter(|socket| socket.port() == local.port());
+        let Some(socket) = own.or_else(|| self.spares.socket(local.port())) else { return };
+        if let Err(error) = socket.send(data, &between(local, remote)) {
             // Every such datagram is repeated; what never works shows as a failed check.
             tracing::debug!("to {remote}: {error}");
             self.parts.counters.add(DropReason::SendFailed.slot(), 1);
@@ -118,7 +126,11 @@ fn lane_path(path: &ipop_link::Path) -> pipeline::Path {
 }
 
 fn destination(path: &ipop_link::Path) -> Destination {
-    Destination { remote: path.remote, local_ip: source(path.local.ip(), &path.remote) }
+    between(path.local, path.remote)
+}
+
+fn between(local: SocketAddr, remote: SocketAddr) -> Destination {
+    Destination { remote, local_ip: source(local.ip(), &remote), local_port: local.port() }
 }
 
 /// The source address to ask the kernel for; its own choice when ours is of no use.

@@ -10,6 +10,7 @@ use ipop_stun::{Attribute, Builder, Class, Message, Method};
 
 use super::outgoing::RETRY_PAUSE;
 use super::{Agent, EARLY_MAX, Early, Output, Packet, Refused, State};
+use crate::candidate::{Candidate, CandidateKind};
 use crate::pair::{PairState, Sending};
 use crate::trace::{CheckFailure, Suspicion, Trace};
 
@@ -46,6 +47,7 @@ impl Agent {
         if self.remote.is_some() {
             self.nominate(now);
             self.advance(now);
+            self.advance_hard(now);
         }
         result
     }
@@ -194,6 +196,7 @@ impl Agent {
         message: &Message<'_>,
     ) -> Result<(), Refused> {
         let (index, sending) = self.answered(packet, message)?;
+        self.learn_mapping(packet, message);
         let Some(check) = self.pairs[index].check.take() else { return Err(Refused::Unexpected) };
         if !message.unknown_required().is_empty() {
             // As if the check had failed (RFC 8489 section 6.3.3).
@@ -220,6 +223,16 @@ impl Agent {
             self.set_state(State::Connected);
         }
         Ok(())
+    }
+
+    /// The peer sees a base of ours there.
+    fn learn_mapping(&mut self, packet: Packet<'_>, message: &Message<'_>) {
+        let is_host = |c: &Candidate| c.kind == CandidateKind::Host && c.base == packet.local;
+        if let Some(mapped) = message.mapped_address()
+            && self.local_candidates.iter().any(is_host)
+        {
+            self.hard.observe(packet.local, packet.remote.to_string(), mapped);
+        }
     }
 
     fn on_error(

@@ -30,7 +30,8 @@ impl Agent {
         }
         self.trace(Trace::LocalGone(base));
         for index in 0..self.pairs.len() {
-            if self.pairs[index].local == base {
+            let pair = &self.pairs[index];
+            if pair.local == base || (pair.is_spare() && pair.local.ip() == base.ip()) {
                 let pause = self.pause_after_failure(index);
                 self.give_up(now, index, pause, CheckFailure::AddressGone);
             }

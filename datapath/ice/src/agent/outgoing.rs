@@ -40,6 +40,8 @@ impl Agent {
         self.launch_if_due(now);
         self.nominate(now);
         self.advance(now);
+        self.drop_spent();
+        self.advance_hard(now);
     }
 
     /// When [`Agent::handle_timeout`] is due.
@@ -51,7 +53,13 @@ impl Agent {
         let refreshes = self.pairs.iter().filter_map(|pair| pair.refresh_at);
         let waiting = self.pairs.iter().any(|pair| pair.state == PairState::Waiting);
         let paced = (waiting || !self.triggered.is_empty()).then_some(self.next_check);
-        let sole = [paced, self.deadline(), self.relay_due(), self.punch.launch_at()];
+        let sole = [
+            paced,
+            self.deadline(),
+            self.relay_due(),
+            self.punch.launch_at(),
+            self.hard.poll_timeout(),
+        ];
         checks.chain(refreshes).chain(sole.into_iter().flatten()).min()
     }
 
@@ -119,7 +127,9 @@ impl Agent {
         let nominates = self.pairs[index].check.as_ref().is_some_and(|check| check.nominates);
         let transaction = self.random.transaction_id();
         let controlling = self.controlling;
-        let Some(Ok(request)) = self.request(index, transaction, nominates) else {
+        let pair = &self.pairs[index];
+        let priority = reflexive_priority(pair.local_kind, pair.local_priority);
+        let Some(Ok(request)) = self.request(priority, transaction, nominates) else {
             return self.give_up(now, index, RETRY_PAUSE, CheckFailure::Unsendable);
         };
         self.trace_sent(now, index, nominates);
@@ -131,21 +141,22 @@ impl Agent {
         self.outputs.push_back(Output::Transmit { local, remote, data: request });
     }
 
+    /// A check from a base to wherever the peer may be.
+    pub(super) fn blind_check(&mut self, base: std::net::SocketAddr) -> Option<Vec<u8>> {
+        let local = self.local_candidates.iter().find(|candidate| candidate.base == base)?;
+        let priority = reflexive_priority(local.kind, local.priority);
+        let transaction = self.random.transaction_id();
+        self.request(priority, transaction, false)?.ok()
+    }
+
     /// A connectivity check (RFC 8445 section 7.2.2).
     fn request(
         &self,
-        index: usize,
+        priority: u32,
         transaction: ipop_stun::TransactionId,
         nominates: bool,
     ) -> Option<Result<Vec<u8>, BuildError>> {
         let (remote, key) = self.remote.as_ref()?;
-        let pair = &self.pairs[index];
-        let preference = (pair.local_priority >> 8 & 0xffff) as u16;
-        // What a reflexive candidate found by this check would have.
-        let reflexive = match pair.local_kind {
-            CandidateKind::Relayed => pair.local_priority,
-            _ => priority(CandidateKind::PeerReflexive, preference, 1),
-        };
         let role = if self.controlling {
             Attribute::IceControlling(self.config.tie_breaker)
         } else {
@@ -153,7 +164,7 @@ impl Agent {
         };
         let mut request = Builder::request(Method::Binding, transaction)
             .with(Attribute::Username(self.username(remote)))
-            .with(Attribute::Priority(reflexive))
+            .with(Attribute::Priority(priority))
             .with(role);
         if nominates {
             request = request.with(Attribute::UseCandidate);
@@ -246,5 +257,14 @@ impl Agent {
 
     pub(super) fn key(&self, index: usize) -> (std::net::SocketAddr, std::net::SocketAddr) {
         (self.pairs[index].local, self.pairs[index].remote)
+    }
+}
+
+/// What a reflexive candidate found by a check of this local one would have.
+fn reflexive_priority(kind: CandidateKind, local: u32) -> u32 {
+    let preference = (local >> 8 & 0xffff) as u16;
+    match kind {
+        CandidateKind::Relayed => local,
+        _ => priority(CandidateKind::PeerReflexive, preference, 1),
     }
 }

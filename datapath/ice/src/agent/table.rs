@@ -44,6 +44,10 @@ impl Agent {
             let remote = self.remote_candidates[index].clone();
             self.pair_up(&candidate, &remote);
         }
+        if candidate.kind == CandidateKind::ServerReflexive {
+            let (base, mapped) = (candidate.base, candidate.address);
+            self.hard.observe(base, candidate.foundation.clone(), mapped);
+        }
         self.local_candidates.push(candidate);
         self.advance(now);
     }
@@ -137,9 +141,25 @@ impl Agent {
         };
         let of_base = self.local_candidates.iter().filter(|c| c.base == check.local);
         let local = of_base.max_by_key(|c| c.priority).cloned();
-        let local = local.unwrap_or_else(|| unlisted_host(check.local));
+        let local = local.unwrap_or_else(|| self.unlisted(check.local));
         self.pair_up(&local, &remote);
         self.find(key)
+    }
+
+    /// A base that was not gathered: another socket at an address that was, or an address that came
+    /// up since.
+    fn unlisted(&self, base: SocketAddr) -> Candidate {
+        let is_spare = self.local_candidates.iter().any(|c| c.base.ip() == base.ip());
+        let kind = if is_spare { CandidateKind::PeerReflexive } else { CandidateKind::Host };
+        Candidate {
+            component: 1,
+            kind,
+            address: base,
+            base,
+            related: None,
+            priority: priority(kind, 0, 1),
+            foundation: foundation(kind, base.ip(), None),
+        }
     }
 
     /// The oldest found candidate without a valid pair gives way to a new one.
@@ -230,18 +250,5 @@ fn peer_reflexive(check: &Early) -> Candidate {
         related: None,
         priority: check.priority,
         foundation: foundation(CandidateKind::PeerReflexive, check.remote.ip(), None),
-    }
-}
-
-/// A base that was not gathered, an address that came up since, say.
-fn unlisted_host(base: SocketAddr) -> Candidate {
-    Candidate {
-        component: 1,
-        kind: CandidateKind::Host,
-        address: base,
-        base,
-        related: None,
-        priority: priority(CandidateKind::Host, 0, 1),
-        foundation: foundation(CandidateKind::Host, base.ip(), None),
     }
 }

@@ -55,7 +55,9 @@ impl Gatherer {
         let wanted: Vec<_> = self
             .hosts
             .iter()
-            .flat_map(|host| self.stun.iter().map(move |server| (*host, *server)))
+            .flat_map(|host| {
+                self.stun.iter().chain(&self.others).map(move |server| (*host, *server))
+            })
             .filter(|(host, server)| host.is_ipv4() == server.is_ipv4())
             .collect();
         self.probes.retain(|probe| wanted.contains(&(probe.host, probe.server())));
@@ -65,17 +67,36 @@ impl Gatherer {
                 let retransmission = RETRANSMISSION;
                 let config = BindingConfig { retransmission, ..BindingConfig::new(server) };
                 let client = BindingClient::new(config, self.random.block(), now);
-                self.probes.push(Probe { host, client, is_settled: false, failure: None });
+                // Nobody waits for what a server only says that it has.
+                let is_settled = !self.stun.contains(&server);
+                self.probes.push(Probe { host, client, is_settled, failure: None });
             }
         }
     }
 
-    pub(super) fn drain_probes(&mut self) {
-        for at in 0..self.probes.len() {
+    pub(super) fn drain_probes(&mut self, now: Instant) {
+        let mut at = 0;
+        while at < self.probes.len() {
             while let Some(output) = self.probes[at].client.poll_output() {
                 self.on_probe(at, output);
             }
+            if self.note_other(at) {
+                self.restart_probes(now);
+            }
+            at += 1;
         }
+    }
+
+    /// Whether a server has named another address that is not asked yet.
+    fn note_other(&mut self, at: usize) -> bool {
+        let probe = &self.probes[at];
+        let other = probe.client.other().filter(|_| self.stun.contains(&probe.server()));
+        let is_known =
+            |other: &SocketAddr| self.stun.contains(other) || self.others.contains(other);
+        let has_room = self.others.len() < STUN_SERVERS_MAX;
+        let other = other.filter(|other| has_room && !is_known(other));
+        self.others.extend(other);
+        other.is_some()
     }
 
     fn on_probe(&mut self, at: usize, output: BindingOutput) {
@@ -133,7 +154,7 @@ impl Gatherer {
     /// A server that answers on one of our addresses is of use.
     fn report_if_useless(&mut self, server: SocketAddr, error: &BindingError) {
         let mut same = self.probes.iter().filter(|probe| probe.server() == server);
-        if same.all(|probe| probe.failure.is_some()) {
+        if self.stun.contains(&server) && same.all(|probe| probe.failure.is_some()) {
             let text = match error {
                 BindingError::Timeout => {
                     "no answer to STUN: unreachable, or UDP is blocked".to_owned()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lanes::LaneOutput;
+use ipop_ice::CandidateKind;
 
 impl Link {
     /// Takes what came in on a lane other than the first, under that lane's keys.
@@ -39,9 +40,11 @@ impl Link {
         }
     }
 
-    /// The lanes follow the pair of the first one, if that is direct.
+    /// The lanes follow the pair of the first one, if that is direct and no matter of luck: a
+    /// socket of its own has no siblings.
     pub(super) fn lead_lanes(&mut self, now: Instant) {
-        let pair = self.selected.filter(Selected::is_direct);
+        let has_siblings = |pair: &Selected| pair.local_kind != CandidateKind::PeerReflexive;
+        let pair = self.selected.filter(Selected::is_direct).filter(has_siblings);
         self.lanes.follow(now, pair.map(|pair| (pair.local, pair.remote)));
     }
 

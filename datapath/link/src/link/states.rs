@@ -2,6 +2,9 @@
 
 use super::*;
 
+const BOTH_SYMMETRIC: &str =
+    "no direct path: the NATs of both ends give every destination another random port";
+
 impl Link {
     /// Takes what agent and handshake put out until both are quiet, then tells what changed.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -44,6 +47,11 @@ impl Link {
             ipop_ice::Output::Transmit { local, remote, data } => {
                 self.outputs.push_back(LinkOutput::Transmit { local, remote, data });
             }
+            ipop_ice::Output::Open { base, remote, data } => {
+                self.outputs.push_back(LinkOutput::Open { base, remote, data });
+            }
+            ipop_ice::Output::WantsTurn => self.outputs.push_back(LinkOutput::WantsTurn),
+            ipop_ice::Output::TurnIsOver => self.outputs.push_back(LinkOutput::TurnIsOver),
             ipop_ice::Output::Selected(selected) => self.on_selected(now, selected),
             ipop_ice::Output::StateChanged(state) => self.on_ice_state(now, state),
         }
@@ -136,7 +144,7 @@ impl Link {
             session: self.config.session,
             state: self.state(),
             path: self.path(),
-            reason: self.failure.clone().unwrap_or_default(),
+            reason: self.reason(),
             keys: keys.map(|keys| KeysStatus {
                 index: keys.index,
                 cipher: keys.cipher,
@@ -150,6 +158,19 @@ impl Link {
             relay: None,
             choice: self.agent.choice(),
             outcomes: self.agent.outcomes(),
+        }
+    }
+
+    /// Why it failed, or why its path is the one that it is, where that is known.
+    fn reason(&self) -> String {
+        match &self.failure {
+            Some(failure) => failure.clone(),
+            None if self.selected.is_some_and(|selected| !selected.is_direct())
+                && self.agent.needs_relay() =>
+            {
+                BOTH_SYMMETRIC.to_owned()
+            }
+            None => String::new(),
         }
     }
 

@@ -79,6 +79,13 @@ impl Node {
                 self.questions.note(at, &data);
                 self.transmit(now, local, remote, data);
             }
+            LinkOutput::Open { base, remote, data } if self.gatherer.is_host(base) => {
+                self.questions.note(at, &data);
+                self.outputs.push_back(Output::Open { base, remote, data });
+            }
+            LinkOutput::Open { .. } => {}
+            LinkOutput::WantsTurn => self.queue_for_turn(now, at),
+            LinkOutput::TurnIsOver => self.end_turn(now, at),
             LinkOutput::Install { index, session } => self.install(now, at, index, *session),
             LinkOutput::Selected(selected) => {
                 let kind = if selected.is_direct() { PathKind::Direct } else { PathKind::Relayed };
@@ -122,7 +129,7 @@ impl Node {
     fn transmit(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, data: Vec<u8>) {
         if self.gatherer.is_relayed(local) {
             let _ = self.gatherer.relay(now, local, remote, &data);
-        } else if self.gatherer.is_host(local) {
+        } else if self.gatherer.is_host_ip(local.ip()) {
             self.outputs.push_back(Output::Transmit { local, remote, data });
         }
     }
@@ -229,6 +236,7 @@ impl Node {
         let (peer, slot_state) = (slot.peer, slot.link.state());
         let has_failed = slot_state == LinkState::Failed;
         if has_failed {
+            self.end_turn(now, at);
             self.select(now, at, None);
         }
         if has_failed || slot_state == LinkState::Disconnected {
@@ -276,6 +284,7 @@ impl Node {
             slot.link.close(now, reason);
         }
         self.drain(now, at);
+        self.end_turn(now, at);
         self.select(now, at, None);
         self.slots.clear(at);
     }

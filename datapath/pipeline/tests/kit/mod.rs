@@ -151,7 +151,8 @@ impl Sink for Memory {
 }
 
 pub fn source() -> Source {
-    Source { remote: SocketAddr::from(([192, 0, 2, 1], 4000)), local: IpAddr::from([192, 0, 2, 2]) }
+    let [remote, local] = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 4000)));
+    Source { remote, local }
 }
 
 pub fn direct(datagram_len: u16) -> Path {
