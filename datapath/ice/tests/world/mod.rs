@@ -331,6 +331,7 @@ impl World {
                     Output::Transmit { local, remote, data } => return Some((local, remote, data)),
                     Output::Selected(selected) => end.selected.push(selected),
                     Output::StateChanged(state) => end.states.push((now, state)),
+                    Output::PeerRestarted => panic!("no agent is replaced here"),
                 }
             },
             Party::Theirs(agent) => {

@@ -31,6 +31,7 @@ impl Link {
             }
             ipop_ice::Output::Selected(selected) => self.on_selected(now, selected),
             ipop_ice::Output::StateChanged(state) => self.on_ice_state(now, state),
+            ipop_ice::Output::PeerRestarted => self.on_peer_restarted(now),
         }
         true
     }

@@ -5,4 +5,5 @@ mod links;
 mod moves;
 mod node;
 mod path_mtu;
+mod reopened;
 mod support;
