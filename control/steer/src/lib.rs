@@ -24,6 +24,7 @@
 //! | `u8` `u16` `u32` `u64` | 1, 2, 4, 8 |
 //! | `bool` | 1: 0 or 1 |
 //! | enumeration | 1: its code |
+//! | words | length `u16`, then bytes |
 //! | text | length `u16`, then UTF-8 |
 //! | `Option` | 1: 0 or 1, then the value if 1 |
 //! | list | count `u8`, then the values |
@@ -55,7 +56,7 @@ pub use identity::{Fingerprint, FingerprintError};
 pub use link_row::{Cipher, LinkRow};
 
 /// Version of the words: raised with each change of a layout, compared when a controller attaches.
-pub const WORDS_VERSION: u32 = 2;
+pub const WORDS_VERSION: u32 = 3;
 
 /// No encoded [`Request`] or [`Event`] is longer than this, bytes.
 pub const RECORD_LEN_MAX: usize = 4096;
@@ -77,6 +78,8 @@ pub mod limits {
     pub const TURN_PASSWORD_LEN_MAX: usize = 256;
     /// Bytes of a text that only people read.
     pub const TEXT_LEN_MAX: usize = 256;
+    /// Bytes that one controller says to another at once.
+    pub const WORDS_LEN_MAX: usize = 480;
     /// STUN servers in one command.
     pub const STUN_SERVERS_MAX: usize = 16;
     /// TURN servers in one command.
