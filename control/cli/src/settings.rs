@@ -46,6 +46,14 @@ pub fn state_dir(name: &str) -> PathBuf {
     Path::new("/var/lib/ipop").join(name)
 }
 
+/// A file of the node's beside its key: the key's name and one more ending.
+pub fn beside(identity: &Path, ending: &str) -> PathBuf {
+    let mut name = identity.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    identity.with_file_name(name)
+}
+
 /// Reads the configuration file of `up` and puts its flags over it.
 ///
 /// # Errors
@@ -74,6 +82,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
     let (stun, turn) = servers(&file)?;
     let controller = Settings {
         name: name.clone(),
+        memory: PathBuf::new(),
         by_ticket: false,
         account,
         room: group.room,
@@ -101,6 +110,7 @@ pub fn from_ticket(
     overlay_flags(&mut file.overlay, flags);
     let controller = Settings {
         name: name.clone(),
+        memory: PathBuf::new(),
         by_ticket: true,
         account,
         room,
@@ -118,7 +128,7 @@ fn finish(
     name: String,
     file: &ConfigFile,
     flags: &Up,
-    controller: Settings,
+    mut controller: Settings,
 ) -> Result<InstanceSettings, Failure> {
     let interface = file.overlay.interface.clone().unwrap_or_else(|| "ipop0".to_owned());
     let allowed = |c: char| !c.is_whitespace() && c != '/' && c.is_ascii_graphic();
@@ -137,6 +147,7 @@ fn finish(
     let pins = file.overlay.pin.unwrap_or(false);
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
     let io = file.overlay.io.unwrap_or_default();
+    controller.memory = beside(&identity, "peers");
     let settings = InstanceSettings {
         name,
         interface,

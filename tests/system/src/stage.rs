@@ -16,7 +16,7 @@ pub struct Stage {
     pub server: Box<dyn XmppServer>,
     /// The members' machines.
     pub sites: Vec<Site>,
-    _coturn: Option<Coturn>,
+    coturn: Option<Coturn>,
     internet: Internet,
     keys: Scratch,
 }
@@ -48,7 +48,7 @@ impl Stage {
             nodes: Vec::new(),
             server,
             sites: Vec::new(),
-            _coturn: coturn,
+            coturn,
             internet,
             keys: Scratch::new(),
         }
@@ -62,7 +62,7 @@ impl Stage {
             nodes: Vec::new(),
             server,
             sites: Vec::new(),
-            _coturn: None,
+            coturn: None,
             internet,
             keys: Scratch::new(),
         }
@@ -98,6 +98,12 @@ impl Stage {
     pub fn add_site(&mut self, nat: Nat, impairment: Impairment) -> usize {
         self.sites.push(self.internet.add_site(nat, impairment).unwrap());
         self.sites.len() - 1
+    }
+
+    /// All servers die: XMPP, STUN and TURN.
+    pub fn kill_servers(&mut self) {
+        self.server.kill();
+        self.coturn = None;
     }
 
     /// What the node at a machine is usually configured with. A machine has one key, whichever
