@@ -11,6 +11,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use crate::args::{Controller, Datapath};
 use crate::failure::Failure;
 use crate::keygen;
+use crate::settings::beside;
 
 /// Runs `ipop datapath` until it is told to stop.
 ///
@@ -28,6 +29,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         interface: flags.interface.clone(),
         identity: keygen::read(&flags.identity)?,
         port: flags.port,
+        last_ports: beside(&flags.identity, "ports"),
         mtu: flags.mtu,
         ciphers,
         workers: flags.workers,

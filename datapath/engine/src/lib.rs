@@ -35,6 +35,7 @@ mod config;
 mod counting;
 mod exchange;
 mod interface;
+mod last_ports;
 mod network;
 mod ports;
 mod process;
