@@ -2,8 +2,8 @@
 //!
 //! Each STUN server is asked what the NAT does (RFC 5780, where the server has two addresses), each
 //! TURN server for an allocation; all at once, each on a socket of its own. Those over TCP and TLS
-//! are asked through the same bridge as in a running instance. Beside that all servers of an address
-//! family are asked from one socket, see `netcheck/survey.rs`.
+//! are asked through the same bridge as in a running instance. Beside that all servers of a family
+//! of addresses are asked from one socket, see `netcheck/survey.rs`.
 
 mod drive;
 mod family;

@@ -13,6 +13,7 @@ use rustix::process::{
 use crate::args::{Controller, Datapath};
 use crate::failure::Failure;
 use crate::keygen;
+use crate::settings::beside;
 
 /// Runs `ipop datapath` until it is told to stop.
 ///
@@ -31,6 +32,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         interface: flags.interface.clone(),
         identity: keygen::read(&flags.identity)?,
         port: flags.port,
+        last_ports: beside(&flags.identity, "ports"),
         mtu: flags.mtu,
         ciphers,
         key_life: flags.keys.life(),

@@ -53,6 +53,14 @@ pub fn state_dir(name: &str) -> PathBuf {
     Path::new("/var/lib/ipop").join(name)
 }
 
+/// A file of the node's beside its key: the key's name and one more ending.
+pub fn beside(identity: &Path, ending: &str) -> PathBuf {
+    let mut name = identity.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    identity.with_file_name(name)
+}
+
 /// Reads the configuration file of `up` and puts its flags over it.
 ///
 /// # Errors
@@ -82,6 +90,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
     let turn_ca_file = turn_roots(&file, folder);
     let controller = Settings {
         name: name.clone(),
+        memory: PathBuf::new(),
         by_ticket: false,
         account,
         room: group.room,
@@ -110,6 +119,7 @@ pub fn from_ticket(
     overlay_flags(&mut file.overlay, flags);
     let controller = Settings {
         name: name.clone(),
+        memory: PathBuf::new(),
         by_ticket: true,
         account,
         room,
@@ -128,7 +138,7 @@ fn finish(
     name: String,
     file: &ConfigFile,
     flags: &Up,
-    controller: Settings,
+    mut controller: Settings,
 ) -> Result<InstanceSettings, Failure> {
     let interface = file.overlay.interface.clone().unwrap_or_else(|| "ipop0".to_owned());
     let allowed = |c: char| !c.is_whitespace() && c != '/' && c.is_ascii_graphic();
@@ -149,6 +159,7 @@ fn finish(
     let real_time = file.overlay.realtime.unwrap_or(false);
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
     let io = file.overlay.io.unwrap_or_default();
+    controller.memory = beside(&identity, "peers");
     let settings = InstanceSettings {
         name,
         interface,

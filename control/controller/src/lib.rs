@@ -6,10 +6,12 @@
 //! it. What it decides is the policy's (`ipop-group`); what it says on the wire is signalling's
 //! (`ipop-xmpp`).
 //!
-//! Left out on purpose: packets, and any state on disk. Read [`run`] and [`Settings`] first.
+//! Left out on purpose: packets, and any state on disk but what the policy remembers of its peers
+//! (`cache.rs`). Read [`run`] and [`Settings`] first.
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod datapath;
 mod network;
 mod runtime;

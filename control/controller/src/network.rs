@@ -53,6 +53,9 @@ pub(crate) enum NetworkError {
     },
 }
 
+/// How long a name may take: without a network, a node that starts has its peers to find.
+const NAME_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How long a server may take to accept a connection when there are others to choose from.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -218,7 +221,8 @@ async fn resolve_host(at: &HostPort) -> Vec<SocketAddr> {
 }
 
 async fn resolve(host: &str, port: u16) -> Vec<SocketAddr> {
-    match lookup_host((host, port)).await {
+    let found = tokio::time::timeout(NAME_PATIENCE, lookup_host((host, port))).await;
+    match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         // One of each family will do: a name with many addresses is one server to us.
         Ok(found) => {
             let found: Vec<_> = found.collect();

@@ -15,6 +15,7 @@ use ipop_xmpp::{ActionSender, Client, HappeningReceiver, SendError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::cache::Cache;
 use crate::datapath::{Datapath, DatapathError, Heard, segment_path, unix_ms};
 use crate::network::{NetworkError, config, resolve_configured, resolve_offered};
 use crate::settings::{Settings, TurnTransport};
@@ -101,6 +102,7 @@ struct Controller {
     /// Actions that the client had no room for.
     waiting: VecDeque<Action>,
     servers: (mpsc::Sender<Servers>, mpsc::Receiver<Servers>),
+    cache: Cache,
     status: Status,
 }
 
@@ -109,6 +111,8 @@ struct Status {
     row: ipop_shm::RowWriter,
     signalling: String,
     addresses: String,
+    /// Peers that were found without signalling.
+    regained: String,
     account: String,
     room: String,
 }
@@ -130,10 +134,18 @@ impl Controller {
             turn,
             ca_file: settings.turn_ca_file.as_deref().map(text_of).unwrap_or_default(),
         });
+        let cache = Cache::at(&settings.memory);
+        let (memory, complaint) = cache.read();
+        if let Some(text) = complaint {
+            tracing::warn!("{text}");
+            datapath.errors.observe(unix_ms(), &text);
+        }
+        let policy = policy.remembering(Instant::now(), unix_ms() / 1000, memory);
         let status = Status {
             row: note,
             signalling: "connecting".to_owned(),
             addresses: String::new(),
+            regained: String::new(),
             account: settings.account.jid.clone(),
             room: settings.room.clone(),
         };
@@ -148,6 +160,7 @@ impl Controller {
             happenings,
             waiting,
             servers,
+            cache,
             status,
         };
         controller.refill()?;
@@ -165,7 +178,10 @@ impl Controller {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = heartbeat.tick() => self.datapath.beat(),
+                _ = heartbeat.tick() => {
+                    self.datapath.beat();
+                    self.keep_memory();
+                }
                 heard = self.events.recv() => self.on_heard(heard)?,
                 happening = self.happenings.recv() => self.on_happening(happening)?,
                 Some((stun, turn)) = self.servers.1.recv() => {
@@ -175,6 +191,15 @@ impl Controller {
             }
             self.refill()?;
             self.obey()?;
+        }
+    }
+
+    /// Writes what the policy remembers, if that is another than before.
+    fn keep_memory(&mut self) {
+        let Some(memory) = self.policy.memory_to_keep(Instant::now()) else { return };
+        if let Some(text) = self.cache.write(memory) {
+            tracing::warn!("{text}");
+            self.datapath.errors.observe(unix_ms(), &text);
         }
     }
 
@@ -301,7 +326,10 @@ impl Controller {
 
     fn tell(&mut self, notice: &Notice) {
         match notice {
-            Notice::LinkUp { .. } => tracing::info!("{notice}"),
+            Notice::LinkUp { .. } => {
+                tracing::info!("{notice}");
+                self.show_regained();
+            }
             Notice::Addresses(addresses) => {
                 tracing::info!("{notice}");
                 let texts = addresses.iter().map(|a| format!("{}/{}", a.address, a.prefix));
@@ -311,12 +339,22 @@ impl Controller {
             _ => {
                 tracing::warn!("{notice}");
                 self.datapath.errors.observe(unix_ms(), &notice.to_string());
+                self.show_regained();
             }
+        }
+    }
+
+    fn show_regained(&mut self) {
+        let regained = self.policy.regained().join(" ");
+        if regained != self.status.regained {
+            self.status.regained = regained;
+            self.status.show();
         }
     }
 
     /// Tells peers and room that this node goes.
     async fn say_goodbye(&mut self) {
+        self.keep_memory();
         self.policy.leave();
         if self.obey().is_err() {
             return;
@@ -351,10 +389,13 @@ fn of_ticket(cause: FatalCause) -> Option<&'static str> {
 
 impl Status {
     fn show(&mut self) {
-        let text = format!(
+        let mut text = format!(
             "account={}\nroom={}\nsignalling={}\naddresses={}\n",
             self.account, self.room, self.signalling, self.addresses
         );
+        if !self.regained.is_empty() {
+            text += &format!("regained={}\n", self.regained);
+        }
         let text: String = text.chars().take(1000).collect();
         if let Err(error) = self.row.write(0, text.as_bytes()) {
             tracing::debug!("the note cannot be written: {error}");

@@ -13,6 +13,8 @@ pub struct Settings {
     pub name: String,
     /// Whether account and room come from a ticket: people are told of that, not of keys in a file.
     pub by_ticket: bool,
+    /// The file with what is remembered of peers.
+    pub memory: PathBuf,
     /// The account.
     pub account: Account,
     /// The room: room@service.

@@ -9,9 +9,12 @@
 //! to each other at once; the other one offers only when no offer came in time (it may have been
 //! restarted without the first noticing). When two offers do cross, the regular one wins.
 //!
-//! Left out on purpose: packets, XML, shared memory, name resolution, and any persistent state: a
-//! restarted policy asks the datapath for a snapshot and the room for its members, and finds the
-//! links that are up as they were.
+//! A restarted policy asks the datapath for a snapshot and the room for its members, and finds the
+//! links that are up as they were. While the room is away, what it remembers of members ([`Memory`],
+//! which the controller keeps in a file) stands in for it: see `policy/recall.rs`, and
+//! `policy/carried.rs` for words that members carry for each other.
+//!
+//! Left out on purpose: packets, XML, shared memory, name resolution, files.
 //!
 //! Read [`GroupVpn`] and [`Output`] first; `address` says how overlay addresses are chosen and how
 //! conflicts end the same way at both ends.
@@ -19,11 +22,16 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bytes;
 mod convert;
+mod memory;
 mod peer;
 mod policy;
 mod random;
 mod routes;
+mod words;
 
 pub use address::{AddressPlan, PlanError, group_prefix6};
+pub use bytes::Damaged;
+pub use memory::{Known, KnownSession, MEMBERS_MAX, Memory};
 pub use policy::{GroupConfig, GroupVpn, Input, Notice, Output};

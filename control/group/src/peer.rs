@@ -1,9 +1,10 @@
 //! One other node: its member, its session, when to try again.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipop_signal::{Candidate, Fingerprint, Member, PeerAddress, SessionId};
-use ipop_steer::LinkState;
+use ipop_signal::{Candidate, Fingerprint, IceCredentials, Member, PeerAddress, SessionId};
+use ipop_steer::{LinkState, PathInfo, PathKind};
 
 /// First pause before a failed link is tried again; doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -26,6 +27,32 @@ pub(crate) struct Session {
     pub(crate) address: PeerAddress,
     pub(crate) offered_by_us: bool,
     pub(crate) answered: bool,
+    /// How its words travel, or travelled.
+    pub(crate) way: Way,
+    pub(crate) local: IceCredentials,
+    pub(crate) remote: Option<IceCredentials>,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// Who carries a session's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The signalling network.
+    Room,
+    /// A member that both ends are linked with; none yet for an offer that several carry.
+    Member(Option<Fingerprint>),
+    /// Nobody: the words are those of an earlier session.
+    Memory,
+}
+
+/// An offer that came through a member while the link still seemed to be up.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) id: SessionId,
+    pub(crate) via: Fingerprint,
+    pub(crate) credentials: IceCredentials,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) until: Instant,
 }
 
 /// What is known of one other node.
@@ -43,6 +70,11 @@ pub(crate) struct Peer {
     pub(crate) departure: Option<Instant>,
     /// Candidates that overtook the offer they belong to.
     pub(crate) early: Vec<(SessionId, Candidate)>,
+    /// Where the other end of the path is, while that is direct.
+    pub(crate) seen_at: Option<SocketAddr>,
+    pub(crate) held: Option<Held>,
+    /// Attempts without signalling since the link was up.
+    pub(crate) attempts: u32,
     failures: u32,
 }
 
@@ -57,14 +89,31 @@ impl Peer {
             next_offer: None,
             departure: None,
             early: Vec::new(),
+            seen_at: None,
+            held: None,
+            attempts: 0,
             failures: 0,
         }
     }
 
-    /// A link is there or being made, so that no offer is due.
+    /// A link is there or being made, so that no offer is due. A link that is looked for without
+    /// signalling gives way to an offer until it has a path.
     pub(crate) fn is_busy(&self) -> bool {
-        let is_up = matches!(self.state, LinkState::Up | LinkState::Disconnected);
-        is_up || (self.session.is_some() && self.state != LinkState::Failed)
+        let of = |session: &Session| match session.way {
+            Way::Room => self.state != LinkState::Failed,
+            Way::Member(_) | Way::Memory => self.state == LinkState::Handshaking,
+        };
+        self.carries() || self.session.as_ref().is_some_and(of)
+    }
+
+    /// The link has keys.
+    pub(crate) fn carries(&self) -> bool {
+        matches!(self.state, LinkState::Up | LinkState::Disconnected)
+    }
+
+    /// A session is open and has not failed.
+    pub(crate) fn is_trying(&self) -> bool {
+        self.carries() || (self.session.is_some() && self.state != LinkState::Failed)
     }
 
     /// The session called `id`, if it is the current one.
@@ -72,10 +121,44 @@ impl Peer {
         self.session.as_mut().filter(|session| session.id == *id)
     }
 
+    /// Begins a session whose words members carry; it is ours when the peer's credentials are not
+    /// known yet.
+    pub(crate) fn begin(
+        &mut self,
+        id: SessionId,
+        number: u64,
+        way: Way,
+        local: IceCredentials,
+        remote: Option<IceCredentials>,
+    ) {
+        let address = self.member.as_ref().map(|member| member.address.clone());
+        self.state = LinkState::Idle;
+        self.next_offer = None;
+        self.session = Some(Session {
+            id,
+            number,
+            address: address.unwrap_or_else(|| PeerAddress(String::new())),
+            offered_by_us: remote.is_none(),
+            answered: remote.is_some(),
+            way,
+            local,
+            remote,
+            candidates: Vec::new(),
+        });
+    }
+
+    /// Notes where the other end of the path is.
+    pub(crate) fn note_path(&mut self, path: Option<PathInfo>) {
+        let direct = path.filter(|path| path.kind == PathKind::Direct);
+        self.seen_at = direct.map(|path| path.remote);
+    }
+
     /// The link came up: the next failure starts with the shortest pause again.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+        self.attempts = 0;
         self.next_offer = None;
+        self.held = None;
     }
 
     /// The link failed: the pause until the next try, from half to the whole of the step so that

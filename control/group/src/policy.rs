@@ -1,7 +1,9 @@
 //! The policy of a cluster: all members of a room linked all-to-all.
 
+mod carried;
 mod events;
 mod members;
+mod recall;
 mod sessions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,6 +15,7 @@ use ipop_steer::{Candidate, Command, Event, TurnServer};
 
 use crate::address::AddressPlan;
 use crate::convert::to_steer;
+use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::random::Pool;
 use crate::routes::Routes;
@@ -138,6 +141,9 @@ pub struct GroupVpn {
     /// Configured addresses that somebody else keeps, and who.
     lost: Vec<(OverlayAddress, String)>,
     random: Pool,
+    /// Members that were linked, for when there is no signalling.
+    memory: Memory,
+    recall: recall::Recall,
     outputs: VecDeque<Output>,
 }
 
@@ -155,6 +161,8 @@ impl GroupVpn {
             routes: Routes::default(),
             lost: Vec::new(),
             random: Pool::default(),
+            memory: Memory::default(),
+            recall: recall::Recall::default(),
             outputs: VecDeque::new(),
         };
         policy.command(Command::Snapshot);

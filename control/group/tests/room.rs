@@ -3,12 +3,15 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipop_group::{AddressPlan, GroupConfig, GroupVpn, Input, Notice, Output, group_prefix6};
 use ipop_signal::{Action, Announcement, Happening, PeerAddress};
 use ipop_steer::{Command, Event, Fingerprint, IceCredentials, LinkState};
+
+#[path = "room/away.rs"]
+mod away;
 
 /// A link as the test's datapath knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,8 @@ struct Link {
     local: IceCredentials,
     remote: Option<IceCredentials>,
     state: LinkState,
+    /// Where the other end was said to be.
+    candidates: Vec<SocketAddr>,
 }
 
 struct Node {
@@ -30,6 +35,10 @@ struct Node {
     addresses: Vec<(IpAddr, u8)>,
     notices: Vec<Notice>,
     offers: usize,
+    /// Where its socket is, where a path needs one end to know the other's place.
+    place: Option<SocketAddr>,
+    /// How often a link was opened.
+    opened: usize,
 }
 
 struct Room {
@@ -86,6 +95,8 @@ impl Room {
             addresses: vec![],
             notices: vec![],
             offers: 0,
+            place: None,
+            opened: 0,
         });
         let index = self.nodes.len() - 1;
         let fingerprint = self.nodes[index].fingerprint;
@@ -180,9 +191,16 @@ impl Room {
         let node = &mut self.nodes[index];
         match command {
             Command::OpenLink { peer, session, local, remote, .. } => {
-                let link = Link { session, local, remote, state: LinkState::Checking };
-                node.links.insert(peer, link);
+                let (state, candidates) = (LinkState::Checking, vec![]);
+                node.links.insert(peer, Link { session, local, remote, state, candidates });
+                node.opened += 1;
             }
+            Command::AddRemoteCandidate { peer, session, candidate } => {
+                let link = node.links.get_mut(&peer).expect("a candidate needs a link");
+                assert_eq!(link.session, session);
+                link.candidates.push(candidate.address);
+            }
+            Command::Say { peer, words } => self.say(index, &peer, words),
             Command::SetRemote { peer, session, credentials } => {
                 let link = node.links.get_mut(&peer).expect("SetRemote needs a link");
                 assert_eq!(link.session, session);
@@ -235,6 +253,10 @@ impl Room {
     }
 
     fn announce(&mut self, from: usize, announcement: Announcement) {
+        // The client keeps it until it is in the room.
+        if !self.nodes[from].online {
+            return;
+        }
         let is_new = self.nodes[from].announced.is_none();
         self.nodes[from].announced = Some(announcement.clone());
         let own = announcement.at(self.nodes[from].room.clone());
@@ -271,11 +293,13 @@ impl Room {
                 };
                 let fits =
                     p.remote.as_ref() == Some(&q.local) && q.remote.as_ref() == Some(&p.local);
-                if fits && p.state == LinkState::Checking {
+                let is_path = self.is_path((a, p), (b, q));
+                if fits && is_path && p.state == LinkState::Checking {
                     let session = p.session;
+                    let path = self.path(a, b);
                     self.nodes[a].links.get_mut(&y).unwrap().state = LinkState::Up;
                     let (state, reason) = (LinkState::Up, String::new());
-                    let event = Event::LinkState { peer: y, session, state, path: None, reason };
+                    let event = Event::LinkState { peer: y, session, state, path, reason };
                     self.event(a, event);
                     return true;
                 }

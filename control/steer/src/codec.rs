@@ -134,6 +134,14 @@ impl<'a> Writer<'a> {
         self.bytes(text.as_bytes());
     }
 
+    pub(crate) fn blob(&mut self, field: &'static str, bytes: &[u8], max: usize) {
+        if bytes.len() > max {
+            return self.fail(EncodeError::TooLong { field, len: bytes.len(), max });
+        }
+        self.u16(bytes.len() as u16);
+        self.bytes(bytes);
+    }
+
     pub(crate) fn cut_text(&mut self, text: &str, max: usize) {
         self.text("text", cut(text, max), max);
     }
@@ -258,6 +266,14 @@ impl<'a> Reader<'a> {
     pub(crate) fn text(&mut self, max: usize) -> Result<String, DecodeError> {
         let len = self.u16()?.into();
         self.text_of(len, max)
+    }
+
+    pub(crate) fn blob(&mut self, max: usize) -> Result<Vec<u8>, DecodeError> {
+        let len = self.u16()?.into();
+        if len > max {
+            return Err(DecodeError::TooLong { len, max });
+        }
+        Ok(self.bytes(len)?.to_vec())
     }
 
     /// A text of `len` bytes in a field of `field_len`, the rest of which is zero.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::codec::{DecodeError, EncodeError, Reader, Writer, coded_enum};
 use crate::limits::{
     CA_FILE_LEN_MAX, INTERFACE_ADDRESSES_MAX, NAME_LEN_MAX, SERVER_NAME_LEN_MAX, STUN_SERVERS_MAX,
-    TURN_PASSWORD_LEN_MAX, TURN_SERVERS_MAX, TURN_USERNAME_LEN_MAX,
+    TURN_PASSWORD_LEN_MAX, TURN_SERVERS_MAX, TURN_USERNAME_LEN_MAX, WORDS_LEN_MAX,
 };
 use crate::{Candidate, Fingerprint, IceCredentials};
 
@@ -109,6 +109,13 @@ pub enum Command {
     /// gathering is done, the state of each link; then [`Done`](crate::Event::Done). A new
     /// controller sends this first. Tag 10.
     Snapshot,
+    /// Tell the controller of this peer something, under the link's keys. It may be lost. Tag 20.
+    Say {
+        /// To whom.
+        peer: Fingerprint,
+        /// What, at most [`WORDS_LEN_MAX`] bytes.
+        words: Vec<u8>,
+    },
 }
 
 coded_enum! {
@@ -215,6 +222,11 @@ impl Command {
                 to.network(address, *prefix);
             }
             Self::Snapshot => to.u8(10),
+            Self::Say { peer, words } => {
+                to.u8(20);
+                peer.put(to);
+                to.blob("words", words, WORDS_LEN_MAX);
+            }
         }
     }
 
@@ -259,6 +271,7 @@ impl Command {
                 Self::RemoveRoute { address, prefix }
             }
             10 => Self::Snapshot,
+            20 => Self::Say { peer: Fingerprint::take(from)?, words: from.blob(WORDS_LEN_MAX)? },
             code => return Err(DecodeError::UnknownCode { what: "command", code }),
         })
     }

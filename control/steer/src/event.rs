@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::codec::{DecodeError, EncodeError, Reader, Writer, coded_enum};
-use crate::limits::{NAME_LEN_MAX, TEXT_LEN_MAX};
+use crate::limits::{NAME_LEN_MAX, TEXT_LEN_MAX, WORDS_LEN_MAX};
 use crate::{Candidate, Fingerprint};
 
 /// Something the datapath says: the record that travels from datapath to controller.
@@ -72,6 +72,13 @@ pub enum Event {
     Lost {
         /// Events since the last that was delivered.
         count: u64,
+    },
+    /// The controller of a peer says something. Tag 20.
+    Said {
+        /// Whose: the link's keys prove it.
+        peer: Fingerprint,
+        /// What, at most [`WORDS_LEN_MAX`] bytes; nobody has read it yet.
+        words: Vec<u8>,
     },
 }
 
@@ -202,6 +209,11 @@ impl Event {
                 to.u8(9);
                 to.u64(*count);
             }
+            Self::Said { peer, words } => {
+                to.u8(20);
+                peer.put(to);
+                to.blob("words", words, WORDS_LEN_MAX);
+            }
         }
     }
 
@@ -233,6 +245,7 @@ impl Event {
                 text: from.text(TEXT_LEN_MAX)?,
             },
             9 => Self::Lost { count: from.u64()? },
+            20 => Self::Said { peer: Fingerprint::take(from)?, words: from.blob(WORDS_LEN_MAX)? },
             code => return Err(DecodeError::UnknownCode { what: "event", code }),
         })
     }

@@ -25,6 +25,7 @@
 //! | `u8` `u16` `u32` `u64` | 1, 2, 4, 8 |
 //! | `bool` | 1: 0 or 1 |
 //! | enumeration | 1: its code |
+//! | words | length `u16`, then bytes |
 //! | text | length `u16`, then UTF-8 |
 //! | `Option` | 1: 0 or 1, then the value if 1 |
 //! | list | count `u8`, then the values |
@@ -86,6 +87,8 @@ pub mod limits {
     pub const CA_FILE_LEN_MAX: usize = 1024;
     /// Bytes of a text that only people read.
     pub const TEXT_LEN_MAX: usize = 256;
+    /// Bytes that one controller says to another at once.
+    pub const WORDS_LEN_MAX: usize = 480;
     /// STUN servers in one command.
     pub const STUN_SERVERS_MAX: usize = 16;
     /// TURN servers in one command.

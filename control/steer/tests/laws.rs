@@ -118,6 +118,8 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         network().prop_map(|(address, prefix)| Command::RemoveRoute { address, prefix }),
         Just(Command::Snapshot),
+        (peer(), vec(any::<u8>(), 0..=WORDS_LEN_MAX))
+            .prop_map(|(peer, words)| Command::Say { peer, words }),
     ]
 }
 
@@ -143,6 +145,8 @@ fn event() -> impl Strategy<Value = Event> {
         (any::<u64>(), one_of(RefusalReason::ALL), readable())
             .prop_map(|(sequence, reason, text)| Event::Refused { sequence, reason, text }),
         any::<u64>().prop_map(|count| Event::Lost { count }),
+        (fingerprint(), vec(any::<u8>(), 0..=WORDS_LEN_MAX))
+            .prop_map(|(peer, words)| Event::Said { peer, words }),
     ]
 }
 

@@ -20,6 +20,9 @@ pub struct DatapathConfig {
     pub identity: Identity,
     /// UDP port of the links, for both families; 0 for any.
     pub port: u16,
+    /// Where the ports of one run are noted for the next one, which takes them again when they
+    /// are free and `port` is 0.
+    pub last_ports: PathBuf,
     /// Workers, each with a core's worth of traffic and a lane of every link; 0 for one per core,
     /// at most [`WORKERS_AUTO_MAX`](crate::WORKERS_AUTO_MAX).
     pub workers: u8,

@@ -39,6 +39,7 @@ mod counting;
 mod exchange;
 mod interface;
 mod journal;
+mod last_ports;
 mod mappings;
 mod network;
 mod ports;

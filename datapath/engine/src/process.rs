@@ -25,7 +25,9 @@ use crate::network::Network;
 use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
-use crate::workers::{Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_ports};
+use crate::workers::{
+    Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_last_sockets, open_ports,
+};
 
 /// Exit code of a datapath that a new start would not mend.
 pub const EXIT_FATAL: i32 = 11;
@@ -88,7 +90,10 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     watch_signals(&stop, segment.commands.ringer())?;
     let (tap, queues) = Tap::open(&config.interface, usize::from(workers), mac)?;
     let interface = Interface::set_up(tap, config.mtu)?;
-    let sockets = open_all_sockets(config.port, workers)?;
+    let sockets = match config.port {
+        0 => open_last_sockets(&config.last_ports, workers)?,
+        port => open_all_sockets(port, workers)?,
+    };
     let mut pipeline = PipelineConfig::new(mac, interface.mtu());
     pipeline.takes_uso = interface.offloads() == Offloads::TsoUso;
     pipeline.key_life = config.key_life;

@@ -65,7 +65,9 @@ impl Refusal {
 impl From<link::CommandError> for Refusal {
     fn from(error: link::CommandError) -> Self {
         let reason = match error {
-            link::CommandError::UnknownLink => steer::RefusalReason::UnknownLink,
+            link::CommandError::UnknownLink | link::CommandError::CannotSay => {
+                steer::RefusalReason::UnknownLink
+            }
             link::CommandError::StaleSession => steer::RefusalReason::StaleSession,
             link::CommandError::TooManyLinks => steer::RefusalReason::TableFull,
             link::CommandError::UfragInUse | link::CommandError::UselessCandidate => {

@@ -3,9 +3,10 @@
 //! those that candidates name; what other workers have no lane for comes to it.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipop_link::LanePorts;
 use ipop_pipeline::{Config as PipelineConfig, Pipeline};
@@ -16,6 +17,7 @@ use ipop_uring::{
 
 use crate::counting::Publisher;
 use crate::exchange::{Handover, Notes, Orders, orders};
+use crate::last_ports;
 use crate::ports::{self, AnyPort, Io, Opened};
 use crate::process::RunError;
 use crate::worker::{Outside, Worker};
@@ -54,6 +56,33 @@ pub(crate) fn open_all_sockets(port: u16, workers: u8) -> Result<Vec<Sockets>, R
             None => Err(UdpError::PortTaken { port: u16::MAX }.into()),
         })
         .collect()
+}
+
+/// How long a port of the last run may still be taken: the kernel closes the sockets of a process
+/// that was killed, and their io_uring, a while after its end.
+const LAST_PORT_PATIENCE: Duration = Duration::from_secs(1);
+const LAST_PORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Sockets for so many workers, at the ports of the last run where they are free. What others took
+/// meanwhile is replaced by any port.
+pub(crate) fn open_last_sockets(path: &Path, workers: u8) -> Result<Vec<Sockets>, RunError> {
+    let last = last_ports::read(path);
+    let port_of = |worker: u8| last.get(usize::from(worker)).copied().unwrap_or(0);
+    let deadline = Instant::now() + LAST_PORT_PATIENCE;
+    let open = |worker| loop {
+        match open_sockets(port_of(worker)) {
+            Err(RunError::Socket(UdpError::PortTaken { .. })) if Instant::now() < deadline => {
+                std::thread::sleep(LAST_PORT_PAUSE);
+            }
+            Err(_) => break open_sockets(0),
+            opened => break opened,
+        }
+    };
+    let all = (0..workers).map(open).collect::<Result<Vec<_>, _>>()?;
+    let socket = |sockets: &Sockets| sockets.v4().or(sockets.v6()).map(|socket| socket.port());
+    let ports: Vec<_> = all.iter().filter_map(socket).collect();
+    last_ports::write(path, &ports);
+    Ok(all)
 }
 
 /// A socket per family; a machine without one of them has the other.

@@ -27,6 +27,9 @@ pub const REMOTE_CANDIDATES_MAX: usize = 64;
 /// Checks of the peer that came before its credentials, kept at most.
 const EARLY_MAX: usize = 16;
 
+/// Tie-breakers of the peer that are remembered.
+const TIE_BREAKERS_MAX: usize = 8;
+
 /// How an agent starts.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -144,6 +147,9 @@ pub enum Output {
     Selected(Selected),
     /// The state is another one.
     StateChanged(State),
+    /// The peer's agent is another one than before, under the same credentials: it has forgotten
+    /// what it had agreed on with this one.
+    PeerRestarted,
 }
 
 /// A STUN message that came in.
@@ -196,6 +202,9 @@ pub struct Agent {
     triggered: VecDeque<(SocketAddr, SocketAddr)>,
     early: Vec<Early>,
     selected: Option<(SocketAddr, SocketAddr)>,
+    /// Of the peer's agents: each draws one (RFC 8445 section 16.1). One that was seen before is no
+    /// news, so a replayed check is none.
+    tie_breakers: VecDeque<u64>,
     state: State,
     /// When the selected pair was found silent.
     silent_since: Option<Instant>,
@@ -240,6 +249,7 @@ impl Agent {
             triggered: VecDeque::new(),
             early: Vec::new(),
             selected: None,
+            tie_breakers: VecDeque::with_capacity(TIE_BREAKERS_MAX),
             state: State::New,
             silent_since: None,
             suspect_since: None,

@@ -12,6 +12,7 @@
 //!   3 bye            reason, UTF-8, at most 200 bytes: the link is closed
 //!   4 rehandshake    nothing: the server asks the client for new keys
 //!   9 lanes          count u8, then for lane 1 to count: port for IPv4 u16, for IPv6 u16
+//!  16 words          at most 480 bytes, from controller to controller
 //! ```
 //! Big endian. What follows the body is ignored, and so are other types: room for later versions,
 //! and for the padding of a ping that asks whether the path carries a datagram of its length.
@@ -26,6 +27,11 @@ const PONG: u8 = 2;
 const BYE: u8 = 3;
 const REHANDSHAKE: u8 = 4;
 const LANES: u8 = 9;
+const WORDS: u8 = 16;
+
+/// Longest words from controller to controller, in bytes: their datagram passes wherever IPv4 does
+/// (RFC 791: 576 bytes with IP header).
+pub const WORDS_LEN_MAX: usize = 480;
 
 /// A message from link agent to link agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub enum Control {
     Rehandshake,
     /// The sender's ports of lane 1 and those behind it, at most 255.
     Lanes(Vec<LanePorts>),
+    /// From controller to controller; the datapath does not read it.
+    Words(Vec<u8>),
 }
 
 impl Control {
@@ -53,6 +61,7 @@ impl Control {
             Control::Bye(reason) => [&[BYE], cut(reason).as_bytes()].concat(),
             Control::Rehandshake => vec![REHANDSHAKE],
             Control::Lanes(ports) => lanes(ports),
+            Control::Words(words) => [&[WORDS], &words[..words.len().min(WORDS_LEN_MAX)]].concat(),
         }
     }
 
@@ -75,6 +84,7 @@ impl Control {
             BYE => Some(Control::Bye(readable(body))),
             REHANDSHAKE => Some(Control::Rehandshake),
             LANES => parse_lanes(body),
+            WORDS if body.len() <= WORDS_LEN_MAX => Some(Control::Words(body.to_vec())),
             _ => None,
         }
     }
@@ -131,6 +141,7 @@ mod tests {
                 let of = |(v4, v6)| LanePorts { v4, v6 };
                 Control::Lanes(ports.into_iter().map(of).collect())
             }),
+            proptest::collection::vec(any::<u8>(), 0..=WORDS_LEN_MAX).prop_map(Control::Words),
         ]
     }
 
@@ -169,5 +180,6 @@ mod tests {
         assert_eq!(Control::parse(&[99, 1, 2]), None);
         assert_eq!(Control::parse(&[LANES, 2, 0, 1, 0, 2, 0, 3]), None);
         assert_eq!(Control::parse(&[PING, 1, 2]), None);
+        assert_eq!(Control::parse(&[WORDS; WORDS_LEN_MAX + 2]), None);
     }
 }

@@ -24,7 +24,7 @@ mod path_mtu;
 mod port;
 mod trace;
 
-pub use control::{Control, REASON_LEN_MAX};
+pub use control::{Control, REASON_LEN_MAX, WORDS_LEN_MAX};
 pub use gatherer::{
     GATHERING_TIME_MAX, Gathered, Gatherer, GathererOutput, HOSTS_MAX, RelayPath, STUN_SERVERS_MAX,
     TURN_SERVERS_MAX, TurnServer, TurnWay,

@@ -27,7 +27,7 @@ use ipop_ice::{
 use ipop_stun::Random;
 use ipop_wire::LinkIndex;
 
-use crate::control::Control;
+use crate::control::{Control, WORDS_LEN_MAX};
 use crate::keys::Keys;
 use crate::lanes::{LanePorts, Lanes};
 use crate::negotiation::{Negotiated, Negotiation, NegotiationConfig};
@@ -64,6 +64,11 @@ const UNANSWERED_FAILED: u32 = 8;
 /// Nothing heard for this long where there was traffic is a reason to look after the path: who
 /// sends hears something twice a second, pongs if nothing else.
 const QUIET_TIME: Duration = Duration::from_millis(900);
+
+/// Words between controllers that a peer may say at once, and how many a second on average. More
+/// are dropped: those who say them say them again.
+const WORDS_BURST: f64 = 64.0;
+const WORDS_RATE: f64 = 16.0;
 
 /// Sessions that one link has at a time, at most: active, next, under way and retired.
 pub const INDICES_PER_LINK: usize = 4;
@@ -168,6 +173,8 @@ pub enum LinkOutput {
     },
     /// The path is known to carry datagrams of this length, and no longer ones.
     DatagramLen(u16),
+    /// The peer's controller says this to ours.
+    Words(Vec<u8>),
     /// Forget this session's lanes.
     Remove(LinkIndex),
     /// The status is another one.
@@ -198,6 +205,9 @@ pub struct Link {
     /// The lanes besides the first.
     lanes: Lanes,
     timers: Timers,
+    /// How many words the peer may say at once, and since when.
+    words_credit: f64,
+    words_at: Instant,
     last_error: Option<HandshakeError>,
     failure: Option<String>,
     reported: (LinkState, Option<PathStatus>),
@@ -243,6 +253,8 @@ impl Link {
             next: None,
             retired: Vec::new(),
             timers: Timers::default(),
+            words_credit: WORDS_BURST,
+            words_at: now,
             last_error: None,
             failure: None,
             reported: (LinkState::Idle, None),
@@ -311,6 +323,19 @@ impl Link {
             self.outputs.push_back(LinkOutput::SendControl { index, data });
         }
         self.settle(now);
+    }
+
+    /// Tells the peer's controller something, at most [`WORDS_LEN_MAX`](crate::WORDS_LEN_MAX)
+    /// bytes, which may be lost. False if there is no session to say it under, or it is too long.
+    pub fn say(&mut self, now: Instant, words: Vec<u8>) -> bool {
+        let Some(active) = &self.active else { return false };
+        if words.len() > WORDS_LEN_MAX {
+            return false;
+        }
+        let (index, data) = (active.index, Control::Words(words).emit());
+        self.outputs.push_back(LinkOutput::SendControl { index, data });
+        self.settle(now);
+        true
     }
 
     /// Removes all sessions; with a reason, the peer is told. Drop the link afterwards.

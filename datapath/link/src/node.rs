@@ -153,7 +153,8 @@ impl Node {
     }
 
     /// Opens a link. The same session again is no news; a new session replaces the one there is,
-    /// which goes on carrying frames until the new one is up.
+    /// which goes on carrying frames until the new one is up. Credentials may be used again for
+    /// the same peer once the session that had them carries nothing any more.
     ///
     /// # Errors
     /// [`CommandError::TooManyLinks`], [`CommandError::UfragInUse`].
@@ -164,7 +165,9 @@ impl Node {
         {
             return Ok(());
         }
-        if self.slots.by_ufrag(&wish.local.ufrag).is_some() {
+        if let Some(slot) = self.slots.by_ufrag(&wish.local.ufrag).and_then(|at| self.slots.get(at))
+            && (slot.peer != wish.peer || carries(slot))
+        {
             return Err(CommandError::UfragInUse);
         }
         let at = self.slots.reserve().ok_or(CommandError::TooManyLinks)?;
@@ -175,8 +178,8 @@ impl Node {
         if let Some(remote) = wish.remote {
             link.set_remote(now, remote);
         }
-        self.slots.fill(at, Slot::new(wish.peer, wish.session, link));
         let retiring = before.and_then(|sessions| self.retire(now, sessions));
+        self.slots.fill(at, Slot::new(wish.peer, wish.session, link));
         self.peers.insert(wish.peer, Sessions { current: at, retiring });
         self.report(at);
         self.settle(now);
@@ -259,6 +262,26 @@ impl Node {
         slot.link.rehandshake(now);
         self.settle(now);
         Ok(())
+    }
+
+    /// Tells a peer's controller something, which may be lost.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLink`], [`CommandError::CannotSay`].
+    pub fn say(
+        &mut self,
+        now: Instant,
+        peer: Fingerprint,
+        words: Vec<u8>,
+    ) -> Result<(), CommandError> {
+        let sessions = self.peers.get(&peer).copied().ok_or(CommandError::UnknownLink)?;
+        let all = [Some(sessions.current), sessions.retiring];
+        let carrying =
+            all.into_iter().flatten().find(|at| self.slots.get(*at).is_some_and(carries));
+        let slot = carrying.and_then(|at| self.slots.touch(at));
+        let is_said = slot.is_some_and(|slot| slot.link.say(now, words));
+        self.settle(now);
+        if is_said { Ok(()) } else { Err(CommandError::CannotSay) }
     }
 
     /// Takes a datagram that is not sealed: STUN, ChannelData, handshake.
@@ -393,8 +416,6 @@ impl Node {
 
     /// Makes room for a new session: which of the old ones goes on carrying frames.
     fn retire(&mut self, now: Instant, sessions: Sessions) -> Option<usize> {
-        let carries =
-            |slot: &Slot| matches!(slot.link.state(), LinkState::Up | LinkState::Disconnected);
         let all = [Some(sessions.current), sessions.retiring].into_iter().flatten();
         let kept = all.clone().find(|at| self.slots.get(*at).is_some_and(carries));
         for at in all.filter(|at| Some(*at) != kept) {
@@ -402,4 +423,9 @@ impl Node {
         }
         kept
     }
+}
+
+/// Whether a session carries frames.
+fn carries(slot: &Slot) -> bool {
+    matches!(slot.link.state(), LinkState::Up | LinkState::Disconnected)
 }

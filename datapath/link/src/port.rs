@@ -220,6 +220,14 @@ pub enum Event {
     },
     /// A link's state, path or reason is another one.
     Link(LinkStatus),
+    /// A peer's controller says something to ours.
+    Words {
+        /// Whose; proven by the session's keys.
+        peer: Fingerprint,
+        /// What, at most [`WORDS_LEN_MAX`](crate::WORDS_LEN_MAX) bytes, for the controller to
+        /// judge.
+        words: Vec<u8>,
+    },
 }
 
 /// What there is to know about a link.
@@ -326,6 +334,9 @@ pub enum CommandError {
     /// The node has as many links as it can hold.
     #[error("too many links")]
     TooManyLinks,
+    /// Words are too long, or there are no keys to say them under.
+    #[error("nothing can be said on that link now")]
+    CannotSay,
     /// Another session has the same ICE user name fragment.
     #[error("the ICE user name fragment is in use")]
     UfragInUse,

@@ -186,6 +186,23 @@ impl Node {
         pid
     }
 
+    /// Supervisor and both processes die at once, as by a power cut: nobody says goodbye.
+    pub fn power_cut(&mut self) {
+        self.process.signal(Signal::KILL);
+        for role in ["controller", "datapath"] {
+            self.kill(role);
+        }
+        self.process.wait(Duration::from_secs(5)).expect("killed");
+    }
+
+    /// Starts it again from the configuration that it had.
+    pub fn start_again(&mut self) {
+        let mut command = self.command(binary());
+        command.args(["up", "--config"]).arg(self.scratch.path("node.toml"));
+        command.env("RUST_LOG", "debug");
+        self.process = Process::start(command, self.scratch.path("again"));
+    }
+
     /// A counter of what goes well.
     pub fn counter(&self, name: &str) -> u64 {
         self.status()["counters"][name].as_u64().unwrap_or(0)

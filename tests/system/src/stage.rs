@@ -135,6 +135,12 @@ impl Stage {
         self.sites.len() - 1
     }
 
+    /// All servers die: XMPP, STUN and TURN.
+    pub fn kill_servers(&mut self) {
+        self.server.kill();
+        self.coturn = None;
+    }
+
     /// What the node at a machine is usually configured with. A machine has one key, whichever
     /// node runs on it.
     pub fn config(&self, number: usize) -> NodeConfig {

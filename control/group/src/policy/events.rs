@@ -5,9 +5,9 @@ use std::time::Instant;
 use ipop_signal::Action;
 use ipop_steer::{Candidate, CandidateKind, Command, Event, LinkState, PathInfo, PathKind};
 
-use super::{GroupVpn, Notice, Own};
+use super::{GroupVpn, Notice, Own, recall};
 use crate::convert::{candidate_to_signal, to_signal, to_steer};
-use crate::peer::Peer;
+use crate::peer::{Peer, Way};
 
 /// Candidates kept at most; the oldest gives way. A machine whose addresses change for months
 /// would offer stale ones otherwise.
@@ -16,7 +16,7 @@ const CANDIDATES_MAX: usize = 32;
 impl GroupVpn {
     pub(super) fn on_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Ready { fingerprint, .. } => self.on_ready(to_signal(&fingerprint)),
+            Event::Ready { fingerprint, .. } => self.on_ready(now, to_signal(&fingerprint)),
             Event::LocalCandidate { candidate } => self.on_candidate(candidate),
             Event::GatheringDone => self.on_gathered(),
             Event::IceServerFailed { address, text } => {
@@ -25,6 +25,7 @@ impl GroupVpn {
             Event::LinkState { peer, session, state, path, reason } => {
                 self.on_link_state(now, to_signal(&peer), session, state, path, reason);
             }
+            Event::Said { peer, words } => self.on_said(now, to_signal(&peer), &words),
             // What was missed cannot be known: hear it all again.
             Event::Lost { .. } => self.command(Command::Snapshot),
             // All members are linked already, so there is nobody to ask for another address.
@@ -33,7 +34,7 @@ impl GroupVpn {
         }
     }
 
-    fn on_ready(&mut self, fingerprint: ipop_signal::Fingerprint) {
+    fn on_ready(&mut self, now: Instant, fingerprint: ipop_signal::Fingerprint) {
         if self.own.as_ref().is_some_and(|own| own.fingerprint == fingerprint) {
             return;
         }
@@ -42,6 +43,7 @@ impl GroupVpn {
         self.routes.clear();
         self.configure();
         self.announce();
+        self.recall_soon(now);
     }
 
     /// A candidate holds for all links: they share the node's sockets.
@@ -74,6 +76,7 @@ impl GroupVpn {
         let living = |peer: &&Peer| peer.state != LinkState::Failed;
         let sessions = self.peers.values().filter(living).filter_map(|peer| peer.session.as_ref());
         let actions: Vec<_> = sessions
+            .filter(|session| session.way == Way::Room || self.own_address.is_some())
             .map(|session| Action::Candidates {
                 to: session.address.clone(),
                 session: session.id.clone(),
@@ -82,6 +85,7 @@ impl GroupVpn {
             })
             .collect();
         actions.into_iter().for_each(|action| self.action(action));
+        self.carry_candidates(candidates);
     }
 
     fn on_link_state(
@@ -95,26 +99,38 @@ impl GroupVpn {
     ) {
         let regular = self.offers_to(&fingerprint);
         let spread = self.random.number().unwrap_or(128) as u8;
+        self.adopt(&fingerprint, number, state);
+        let is_away = self.own_address.is_none();
         let peer = self.peers.entry(fingerprint).or_insert_with(|| Peer::new(fingerprint));
         if peer.session.as_ref().is_some_and(|session| session.number != number) {
             return;
         }
+        peer.note_path(path);
         let before = std::mem::replace(&mut peer.state, state);
         let name = name_of(peer);
         match state {
             LinkState::Up => {
                 peer.succeeded();
+                let how = how_text(peer);
                 if before != LinkState::Up {
-                    self.notice(Notice::LinkUp { name, path: path_text(path) });
+                    self.notice(Notice::LinkUp { name, path: path_text(path) + how });
                 }
+                self.remember(now, &fingerprint);
+                self.on_regained(now, &fingerprint);
             }
+            LinkState::Disconnected => self.take_held(now, &fingerprint),
             LinkState::Failed => {
                 peer.session = None;
-                if peer.present {
+                let is_remembered = is_away && self.memory.get(&fingerprint).is_some();
+                if is_remembered {
+                    peer.next_offer = Some(now + recall::pause(spread));
+                } else if peer.present {
                     peer.failed(now, regular, spread);
                 }
-                let is_gone = !peer.present;
-                if before != LinkState::Failed {
+                let is_gone = !peer.present && !is_remembered;
+                // That a member is still not there is no news.
+                let is_news = !is_remembered || peer.attempts <= 1;
+                if before != LinkState::Failed && is_news {
                     self.notice(Notice::LinkDown { name, reason });
                 }
                 // Nothing is left to keep: the member is gone, and so is the link to it.
@@ -126,7 +142,7 @@ impl GroupVpn {
             // cannot be carried on: nobody knows its name in signalling.
             _ if peer.session.is_none() && state != LinkState::Disconnected => {
                 peer.state = LinkState::Failed;
-                peer.next_offer = peer.present.then_some(now);
+                peer.next_offer = peer.present.then_some(now).or(peer.next_offer);
             }
             _ => {}
         }
@@ -144,7 +160,12 @@ impl GroupVpn {
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
         if peer.next_offer.is_some_and(|at| at <= now) {
             peer.next_offer = None;
-            self.offer(now, fingerprint);
+            match self.own_address {
+                None if self.memory.get(&fingerprint).is_some() => self.reopen(now, fingerprint),
+                // Nobody would carry an offer; back in the room it is made.
+                None if self.recall.is_away => {}
+                _ => self.offer(now, fingerprint),
+            }
         }
     }
 
@@ -163,6 +184,15 @@ pub(super) fn name_of(peer: &Peer) -> String {
     peer.member
         .as_ref()
         .map_or_else(|| peer.fingerprint.uid_hex()[..8].to_owned(), |member| member.name.clone())
+}
+
+/// What is special about how a link came up.
+fn how_text(peer: &Peer) -> &'static str {
+    match peer.session.as_ref().map(|session| session.way) {
+        Some(Way::Memory) => ", found by what was remembered",
+        Some(Way::Member(_)) => ", found through another member",
+        _ => "",
+    }
 }
 
 fn path_text(path: Option<PathInfo>) -> String {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ipop_signal::{Fingerprint, Happening, Member, OverlayAddress, PeerAddress};
-use ipop_steer::LinkState;
 
 use super::{GroupVpn, Notice};
 use crate::peer::{DEPARTURE_GRACE, OFFER_PATIENCE, Peer};
@@ -14,9 +13,15 @@ use crate::routes::winners;
 impl GroupVpn {
     pub(super) fn on_happening(&mut self, now: Instant, happening: Happening) {
         match happening {
-            Happening::Online { address } => self.own_address = Some(address),
+            Happening::Online { address } => {
+                self.own_address = Some(address);
+                self.on_online(now);
+            }
             // Links live on: their members are not reported as left.
-            Happening::Offline { .. } => self.own_address = None,
+            Happening::Offline { .. } => {
+                self.own_address = None;
+                self.recall_now(now);
+            }
             Happening::MemberAppeared(member) | Happening::MemberChanged(member) => {
                 self.on_member(now, member);
             }
@@ -49,21 +54,22 @@ impl GroupVpn {
             }
             return;
         }
+        self.replace_in_memory(&member);
         let fingerprint = member.fingerprint;
         self.members.insert(member.address.clone(), fingerprint);
         let regular = self.offers_to(&fingerprint);
         let peer = self.peers.entry(fingerprint).or_insert_with(|| Peer::new(fingerprint));
         let is_new = !peer.present;
         peer.present = true;
-        peer.member = Some(member);
         peer.departure = None;
+        peer.member = Some(member);
         self.settle_addresses();
         if is_new {
             self.link_up(now, fingerprint, regular);
         }
     }
 
-    fn link_up(&mut self, now: Instant, fingerprint: Fingerprint, regular: bool) {
+    pub(super) fn link_up(&mut self, now: Instant, fingerprint: Fingerprint, regular: bool) {
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
         if peer.is_busy() {
             return;
@@ -84,8 +90,7 @@ impl GroupVpn {
         }
         peer.present = false;
         peer.next_offer = None;
-        let carries = matches!(peer.state, LinkState::Up | LinkState::Disconnected);
-        if carries {
+        if peer.carries() {
             peer.departure = Some(now + DEPARTURE_GRACE);
             // Who is in the room and claims the same address has it now.
             self.settle_addresses();
@@ -138,7 +143,10 @@ impl GroupVpn {
 
     /// The name of the member that has a better claim to this node's `claim`.
     fn winner_over(&self, claim: &OverlayAddress, own: &Fingerprint) -> Option<String> {
-        let present = self.peers.values().filter(|peer| peer.present);
+        // Without the room, who is linked was there before.
+        let is_away = self.own_address.is_none();
+        let is_rival = |peer: &&Peer| peer.present || (is_away && peer.carries());
+        let present = self.peers.values().filter(is_rival);
         let rivals = present.filter_map(|peer| peer.member.as_ref());
         rivals
             .filter(|member| {

@@ -10,7 +10,7 @@ use ipop_steer::{Command, LinkState};
 use super::events::name_of;
 use super::{GroupVpn, Notice};
 use crate::convert::{candidate_to_signal, candidate_to_steer, credentials_to_steer, to_steer};
-use crate::peer::{ANSWER_PATIENCE, Session};
+use crate::peer::{ANSWER_PATIENCE, Session, Way};
 
 /// What an offer or an answer says about the other end.
 type Description = (IceCredentials, Fingerprint, Vec<Candidate>);
@@ -38,6 +38,10 @@ impl GroupVpn {
             address: member.address.clone(),
             offered_by_us: true,
             answered: false,
+            way: Way::Room,
+            local: credentials.clone(),
+            remote: None,
+            candidates: Vec::new(),
         });
         self.open(fingerprint, true, number, &credentials, None);
         self.action(Action::Offer {
@@ -83,6 +87,10 @@ impl GroupVpn {
             address: from.clone(),
             offered_by_us: false,
             answered: true,
+            way: Way::Room,
+            local: ours.clone(),
+            remote: Some(credentials.clone()),
+            candidates: Vec::new(),
         });
         self.open(fingerprint, false, number, &ours, Some(&credentials));
         self.add_candidates(&fingerprint, number, candidates.into_iter().chain(early));
@@ -118,6 +126,7 @@ impl GroupVpn {
         peer.next_offer = None;
         if let Some(session) = &mut peer.session {
             session.answered = true;
+            session.remote = Some(credentials.clone());
         }
         let early = peer.take_early(id);
         self.command(Command::SetRemote {
@@ -203,7 +212,7 @@ impl GroupVpn {
         Some((fingerprint, session.number))
     }
 
-    fn open(
+    pub(super) fn open(
         &mut self,
         fingerprint: Fingerprint,
         controlling: bool,
@@ -222,13 +231,14 @@ impl GroupVpn {
         });
     }
 
-    fn add_candidates(
+    pub(super) fn add_candidates(
         &mut self,
         fingerprint: &Fingerprint,
         session: u64,
         candidates: impl Iterator<Item = Candidate>,
     ) {
         for candidate in candidates {
+            self.note_candidate(fingerprint, &candidate);
             self.command(Command::AddRemoteCandidate {
                 peer: to_steer(fingerprint),
                 session,

@@ -50,6 +50,7 @@ impl Agent {
                 self.on_snapshot();
                 Ok(())
             }
+            Command::Say { peer, words } => Ok(node.say(now, id(peer), words)?),
         }
     }
 

@@ -108,6 +108,9 @@ impl Agent {
                 self.publish(&Event::IceServerFailed { address, text });
             }
             LinkEvent::Link(status) => self.on_link(&status),
+            LinkEvent::Words { peer, words } => {
+                self.publish(&Event::Said { peer: ipop_steer::Fingerprint(peer.0), words });
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipop_stun::{Attribute, Builder, Class, Message, Method};
 
 use super::outgoing::RETRY_PAUSE;
-use super::{Agent, EARLY_MAX, Early, Output, Packet, Refused, State};
+use super::{Agent, EARLY_MAX, Early, Output, Packet, Refused, State, TIE_BREAKERS_MAX};
 use crate::candidate::{Candidate, CandidateKind};
 use crate::pair::{PairState, Sending};
 use crate::trace::{CheckFailure, Suspicion, Trace};
@@ -82,6 +82,7 @@ impl Agent {
         } else {
             self.remember(early);
         }
+        self.note_agent(now, message);
         Ok(())
     }
 
@@ -110,6 +111,23 @@ impl Agent {
             return Err(Refused::Stranger);
         }
         message.verify(key).map(|_| ()).map_err(|_| Refused::Stranger)
+    }
+
+    /// Tells the peer's agents apart: one that is new began without what the one before knew.
+    fn note_agent(&mut self, now: Instant, message: &Message<'_>) {
+        let drawn = message.ice_controlling().or(message.ice_controlled());
+        let Some(drawn) = drawn.filter(|drawn| !self.tie_breakers.contains(drawn)) else { return };
+        if !self.tie_breakers.is_empty() {
+            self.outputs.push_back(Output::PeerRestarted);
+            // It waits for checks of ours, and for the nomination.
+            let valid = self.pairs.iter_mut().filter(|pair| pair.is_valid());
+            valid.for_each(|pair| pair.refresh_at = Some(now));
+            self.refresh(now);
+        }
+        if self.tie_breakers.len() == TIE_BREAKERS_MAX {
+            self.tie_breakers.pop_front();
+        }
+        self.tie_breakers.push_back(drawn);
     }
 
     /// Keeps a check for when the peer's credentials are known; repetitions count once.

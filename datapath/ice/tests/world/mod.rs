@@ -333,6 +333,7 @@ impl World {
                     Output::Selected(selected) => end.selected.push(selected),
                     Output::StateChanged(state) => end.states.push((now, state)),
                     Output::Open { .. } | Output::WantsTurn | Output::TurnIsOver => {}
+                    Output::PeerRestarted => panic!("no agent is replaced here"),
                 }
             },
             Party::Theirs(agent) => {

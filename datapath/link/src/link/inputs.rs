@@ -57,14 +57,26 @@ impl Link {
                 self.fail(format!("the peer closed the link: {reason}"));
             }
             Control::Rehandshake if is_current && self.config.controlling => {
-                let keys = [&self.active, &self.next].into_iter().flatten();
-                let newest = keys.map(|keys| keys.established).max();
+                let newest = self.newest_keys();
                 if newest.is_some_and(|newest| now >= newest + REHANDSHAKE_WISH_AFTER) {
                     self.timers.rehandshake = Some(now);
                 }
             }
             Control::Lanes(theirs) if is_current => self.lanes.on_told(now, theirs),
+            Control::Words(words) if is_current || is_retired => self.on_words(now, words),
             _ => {}
+        }
+    }
+
+    /// Words for the controller, unless they are too many: nobody may keep it busy.
+    fn on_words(&mut self, now: Instant, words: Vec<u8>) {
+        let earned = now.saturating_duration_since(self.words_at).as_secs_f64() * WORDS_RATE;
+        let credit = (self.words_credit + earned).min(WORDS_BURST);
+        self.words_at = now;
+        self.words_credit = credit;
+        if credit >= 1.0 {
+            self.words_credit = credit - 1.0;
+            self.outputs.push_back(LinkOutput::Words(words));
         }
     }
 

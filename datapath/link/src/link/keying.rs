@@ -104,6 +104,24 @@ impl Link {
         }
     }
 
+    /// The peer's end began anew, with the session's credentials and without its keys. The client
+    /// has to shake hands, unless it just did.
+    pub(super) fn on_peer_restarted(&mut self, now: Instant) {
+        let Some(newest) = self.newest_keys() else { return };
+        let due = now.max(newest + REHANDSHAKE_WISH_AFTER);
+        if self.config.controlling {
+            self.timers.rehandshake = Some(self.timers.rehandshake.map_or(due, |at| at.min(due)));
+        }
+        // Its lanes may be at other ports, and have to be proven under new keys anyway.
+        self.lanes.follow(now, None);
+        self.lead_lanes(now);
+    }
+
+    /// When the newest keys were made.
+    pub(super) fn newest_keys(&self) -> Option<Instant> {
+        [&self.active, &self.next].into_iter().flatten().map(|keys| keys.established).max()
+    }
+
     /// Pings that are due, and what their silence means.
     pub(super) fn advance_keys(&mut self, now: Instant) {
         if self.next.as_ref().is_some_and(|next| now >= next.established + CONFIRM_TIME_MAX)

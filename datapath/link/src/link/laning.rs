@@ -28,7 +28,7 @@ impl Link {
                 self.lanes.on_ping(now, lane, remote);
             }
             Control::Pong(nonce) => self.lanes.on_pong(now, lane, *nonce),
-            Control::Bye(_) | Control::Rehandshake | Control::Lanes(_) => {}
+            Control::Bye(_) | Control::Rehandshake | Control::Lanes(_) | Control::Words(_) => {}
         }
     }
 

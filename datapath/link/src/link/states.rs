@@ -54,6 +54,7 @@ impl Link {
             ipop_ice::Output::TurnIsOver => self.outputs.push_back(LinkOutput::TurnIsOver),
             ipop_ice::Output::Selected(selected) => self.on_selected(now, selected),
             ipop_ice::Output::StateChanged(state) => self.on_ice_state(now, state),
+            ipop_ice::Output::PeerRestarted => self.on_peer_restarted(now),
         }
         true
     }

@@ -111,6 +111,11 @@ impl Node {
             LinkOutput::LanePath { lane, path } => {
                 self.set_lane_path(at, lane, path);
             }
+            LinkOutput::Words(words) => {
+                if let Some(peer) = self.slots.get(at).map(|slot| slot.peer) {
+                    self.outputs.push_back(Output::Event(Event::Words { peer, words }));
+                }
+            }
             LinkOutput::Changed => self.on_changed(now, at),
         }
     }

@@ -5,5 +5,6 @@ mod links;
 mod moves;
 mod node;
 mod path_mtu;
+mod reopened;
 mod streams;
 mod support;

@@ -50,6 +50,17 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(seed: u8, router: usize, hosts: Vec<SocketAddr>, lanes: u8, now: Instant) -> Self {
+        Self::of_run((seed, 0), router, hosts, lanes, now)
+    }
+
+    /// A machine whose node was started so many times before.
+    pub fn of_run(
+        (seed, run): (u8, u8),
+        router: usize,
+        hosts: Vec<SocketAddr>,
+        lanes: u8,
+        now: Instant,
+    ) -> Self {
         let port = hosts[0].port();
         let lanes = (1..lanes).map(|lane| LanePorts { v4: port + u16::from(lane), v6: 0 });
         let identity = Arc::new(Identity::generate(&[seed; 32]));
@@ -60,7 +71,7 @@ impl Machine {
             lanes: lanes.collect(),
             mtu: 1400,
             rehandshake_after: ipop_link::REHANDSHAKE_AFTER,
-            seed: [seed ^ 0x80; 32],
+            seed: [seed ^ 0x80 ^ (run << 4); 32],
         });
         node.set_hosts(now, &hosts);
         Machine {

@@ -151,6 +151,24 @@ impl World {
         self
     }
 
+    /// The node of a machine dies and starts again, with the sockets that it had and nothing else.
+    pub fn restart(&mut self, at: usize, lanes: u8) {
+        let (router, hosts) = (self.machines[at].router, self.machines[at].hosts.clone());
+        self.machines[at] = Machine::of_run((at as u8 + 1, 1), router, hosts, lanes, self.now);
+        self.told[at] = 0;
+    }
+
+    /// Opens one end with the credentials of session `of` and the candidates that the peer has.
+    pub fn reopen(&mut self, at: usize, peer: usize, (session, of): (u64, u64), controlling: bool) {
+        let (local, remote) = (credentials(at, peer, of), credentials(peer, at, of));
+        let (of_peer, now) = (self.fingerprint(peer), self.now);
+        self.wish(at, of_peer, session, controlling, local, Some(remote));
+        for candidate in self.machines[peer].node.local_candidates().to_vec() {
+            let node = &mut self.machines[at].node;
+            node.add_remote_candidate(now, of_peer, session, candidate).expect("of use");
+        }
+    }
+
     pub fn fingerprint(&self, machine: usize) -> Fingerprint {
         self.machines[machine].fingerprint
     }
