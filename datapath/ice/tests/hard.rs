@@ -161,6 +161,7 @@ impl World {
                         end.agent.grant_turn(self.now);
                     }
                     Output::TurnIsOver | Output::Selected(_) | Output::StateChanged(_) => {}
+                    Output::PeerRestarted => panic!("no agent is replaced here"),
                 }
             }
         }

@@ -94,7 +94,8 @@ fn a_path_whose_address_goes_is_left_for_that_reason() {
     world.run(Duration::from_secs(10));
     traces(&mut world, 0);
     let (now, host) = (world.now, world.ends[0].host);
-    world.cut = Box::new(move |side, local, _, _| side == 0 && local == host);
+    let public = world.ends[0].public;
+    world.cut = Box::new(move |side, source, _, _| side == 0 && source.ip() == public);
     world.ends[0].agent().remove_local(now, host);
     world.run(Duration::from_secs(5));
     let told = traces(&mut world, 0);
