@@ -10,8 +10,8 @@
 //! restarted without the first noticing). When two offers do cross, the regular one wins.
 //!
 //! A restarted policy asks the datapath for a snapshot and the room for its members, and finds the
-//! links that are up as they were. While the room is away, what it remembers of members ([`Memory`],
-//! which the controller keeps in a file) stands in for it: see `policy/recall.rs`, and
+//! links that are up as they were. While the room is away, what it remembers of members stands in
+//! for it ([`Memory`], which the controller keeps in a file): see `policy/recall.rs`, and
 //! `policy/carried.rs` for words that members carry for each other.
 //!
 //! Left out on purpose: packets, XML, shared memory, name resolution, files.

@@ -118,7 +118,12 @@ impl GroupVpn {
                 self.remember(now, &fingerprint);
                 self.on_regained(now, &fingerprint);
             }
-            LinkState::Disconnected => self.take_held(now, &fingerprint),
+            LinkState::Disconnected => {
+                if is_away {
+                    peer.next_offer = Some(now + recall::pause(spread));
+                }
+                self.take_held(now, &fingerprint);
+            }
             LinkState::Failed => {
                 peer.session = None;
                 let is_remembered = is_away && self.memory.get(&fingerprint).is_some();

@@ -6,7 +6,8 @@
 //! same, so holes open from both sides without a message, and whoever was restarted finds the
 //! other end's link still listening. An attempt ends by itself after some 20 s; the first three
 //! and then every third one send checks, the others only listen. Members are tried until they are
-//! forgotten, 30 days after they were linked.
+//! forgotten, 30 days after they were linked. A link that goes silent is not waited for: another
+//! member may know where the peer is now.
 //!
 //! Back in the room, links that are up stay as they are: nobody offers to a member that is linked.
 //! Members that the room does not name lose their links after a while. What is still looked for
@@ -28,6 +29,8 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the first attempt has before another member is asked to carry words; it doubles.
 const CARRIER_PATIENCE: Duration = Duration::from_secs(3);
+/// An attempt that neither works nor fails in this time was refused: its credentials are in use.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often it is noted that members are still there.
 const KEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// Attempts that send checks, before only every so many-th does.
@@ -145,8 +148,18 @@ impl GroupVpn {
     pub(super) fn reopen(&mut self, now: Instant, fingerprint: Fingerprint) {
         let can_be_carried = !self.carriers(&fingerprint).is_empty();
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
-        if peer.carries() || peer.state == LinkState::Handshaking {
-            return;
+        match peer.state {
+            LinkState::Up | LinkState::Handshaking => return,
+            // It has keys, and perhaps another address, which a third member sees. The session goes
+            // on until the new one is up.
+            LinkState::Disconnected if can_be_carried => {
+                return self.offer_through_members(now, fingerprint);
+            }
+            LinkState::Disconnected => {
+                peer.next_offer = Some(now + CARRIER_PATIENCE);
+                return;
+            }
+            LinkState::Idle | LinkState::Checking | LinkState::Failed => {}
         }
         let way = peer.session.as_ref().map(|session| session.way);
         let is_due = way == Some(Way::Memory) || (way.is_none() && peer.attempts % 2 == 1);
@@ -168,7 +181,7 @@ impl GroupVpn {
         let patience = CARRIER_PATIENCE * (1 << (tries / 2).min(4));
         peer.state = LinkState::Idle;
         peer.session = Some(session);
-        peer.next_offer = can_be_carried.then(|| now + patience);
+        peer.next_offer = Some(now + if can_be_carried { patience } else { ATTEMPT_TIME_MAX });
         self.open(fingerprint, controlling, number, &local, Some(&remote));
         if tries < EAGER_ATTEMPTS || tries % EAGER_ATTEMPTS == 0 {
             let candidates = known.session.candidates.into_iter();
@@ -198,10 +211,12 @@ impl GroupVpn {
         }
         let is_waiting = |peer: &&mut Peer| {
             let way = peer.session.as_ref().map(|session| session.way);
-            way == Some(Way::Memory) && !peer.carries() && peer.next_offer.is_none()
+            way == Some(Way::Memory) && !peer.carries()
         };
-        let waiting = self.peers.values_mut().filter(is_waiting);
-        waiting.for_each(|peer| peer.next_offer = Some(now + CARRIER_PATIENCE));
+        let next = now + CARRIER_PATIENCE;
+        for peer in self.peers.values_mut().filter(is_waiting) {
+            peer.next_offer = Some(peer.next_offer.map_or(next, |planned| planned.min(next)));
+        }
     }
 
     /// Notes a link that is up.

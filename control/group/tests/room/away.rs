@@ -263,6 +263,31 @@ fn a_carried_offer_waits_until_the_old_link_is_silent() {
 }
 
 #[test]
+fn a_link_that_goes_silent_is_made_anew_through_a_member() {
+    let mut room = Room::placed(&[OPEN, CLOSED, CLOSED]);
+    room.server_dies();
+    let [one, two] = [1, 2].map(|index| room.nodes[index].fingerprint);
+    let before = [room.nodes[1].links[&two].clone(), room.nodes[2].links[&one].clone()];
+    room.put(2, "203.0.113.9:2");
+    for (index, peer, link) in [(1, two, &before[0]), (2, one, &before[1])] {
+        // The open one follows the move by itself, and sees where it went.
+        let path = room.path(0, 2);
+        let (state, reason) = (LinkState::Disconnected, String::new());
+        let session = link.session;
+        room.event(index, Event::LinkState { peer, session, state, path: None, reason });
+        let (state, reason) = (LinkState::Up, String::new());
+        let session = room.nodes[0].links[&two].session;
+        room.event(0, Event::LinkState { peer: two, session, state, path, reason });
+    }
+    room.advance(Duration::from_secs(4));
+    let after = [room.nodes[1].links[&two].clone(), room.nodes[2].links[&one].clone()];
+    for (before, after) in before.iter().zip(&after) {
+        assert_ne!(before.session, after.session);
+        assert_eq!(after.state, LinkState::Up);
+    }
+}
+
+#[test]
 fn strangers_and_forgeries_are_not_let_in_by_a_carrier() {
     let mut room = Room::placed(&[OPEN, CLOSED, CLOSED]);
     room.server_dies();

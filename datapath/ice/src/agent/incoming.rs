@@ -11,7 +11,7 @@ use ipop_stun::{Attribute, Builder, Class, Message, Method};
 use super::outgoing::RETRY_PAUSE;
 use super::{Agent, EARLY_MAX, Early, Output, Packet, Refused, State, TIE_BREAKERS_MAX};
 use crate::candidate::{Candidate, CandidateKind};
-use crate::pair::{PairState, Sending};
+use crate::pair::{Pair, PairState, Sending};
 use crate::trace::{CheckFailure, Suspicion, Trace};
 
 /// Role conflict (RFC 8445 section 7.3.1.1).
@@ -120,8 +120,9 @@ impl Agent {
         if !self.tie_breakers.is_empty() {
             self.outputs.push_back(Output::PeerRestarted);
             // It waits for checks of ours, and for the nomination.
-            let valid = self.pairs.iter_mut().filter(|pair| pair.is_valid());
-            valid.for_each(|pair| pair.refresh_at = Some(now));
+            let resting = |pair: &&mut Pair| pair.is_valid() && pair.check.is_none();
+            let pairs = self.pairs.iter_mut().filter(resting);
+            pairs.for_each(|pair| pair.refresh_at = Some(now));
             self.refresh(now);
         }
         if self.tie_breakers.len() == TIE_BREAKERS_MAX {
