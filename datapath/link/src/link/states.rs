@@ -3,7 +3,7 @@
 use super::*;
 
 const BOTH_SYMMETRIC: &str =
-    "no direct path: the NATs of both ends give every destination another random port";
+    "no direct path: the NATs of both ends give every destination another port";
 
 impl Link {
     /// Takes what agent and handshake put out until both are quiet, then tells what changed.
