@@ -114,12 +114,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let scheduling = Scheduling { pins: config.pins, real_time: config.real_time };
     let team = Team::start(ports, blocks, &pipeline, &notes_in, scheduling)?;
     let network = Network::watch(segment.commands.ringer());
-    let mappings = match sockets.first().and_then(Sockets::v4) {
-        Some(socket) if config.maps_port => {
-            Mappings::start(socket.port(), segment.commands.ringer())
-        }
-        _ => Mappings::default(),
-    };
+    let mappings = mappings(&config, &sockets, segment.commands.ringer());
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
         ciphers: costs(&config.ciphers),
@@ -173,6 +168,14 @@ fn watch_signals(stop: &Arc<AtomicBool>, ringer: Ringer) -> Result<(), RunError>
         }
     });
     Ok(())
+}
+
+/// The router's port for the first worker's socket, where one is wanted.
+fn mappings(config: &DatapathConfig, sockets: &[Sockets], ringer: Ringer) -> Mappings {
+    match sockets.first().and_then(Sockets::v4) {
+        Some(socket) if config.maps_port => Mappings::start(socket.port(), ringer),
+        _ => Mappings::default(),
+    }
 }
 
 /// What observers see of the process itself.
