@@ -250,11 +250,12 @@ impl Coturn {
     ) -> Self {
         let scratch = Scratch::new();
         let usual = ["-n", "--no-cli", "--no-dtls", "--log-file", "stdout"].map(str::to_owned);
-        let words = usual.into_iter().chain(words).chain([
+        // The second address (RFC 5780) has to come behind the first.
+        let first = [format!("--listening-ip={}", address.ip())];
+        let words = usual.into_iter().chain(first).chain(words).chain([
             format!("--realm={DOMAIN}"),
             "--use-auth-secret".to_owned(),
             format!("--static-auth-secret={SECRET}"),
-            format!("--listening-ip={}", address.ip()),
             format!("--relay-ip={}", address.ip()),
             format!("--pidfile={}", scratch.path("pid").display()),
             format!("--userdb={}", scratch.path("db").display()),
