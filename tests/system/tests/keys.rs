@@ -1,4 +1,4 @@
-//! Keys: they change under load without a lost packet, within limits that the configuration sets,
+//! Keys: they change beside traffic without a lost packet, within limits that the configuration sets,
 //! and do not get into core dumps.
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -49,7 +49,7 @@ fn assert_none_lost_to_keys(nodes: &[Node]) {
 }
 
 #[test]
-fn keys_change_under_full_load_without_a_lost_packet() {
+fn keys_change_beside_a_stream_without_a_lost_packet() {
     let asked = std::env::var("IPOP_REKEYS").map(|text| text.parse().unwrap());
     let stage = stage(SHORT_LIVED);
     let (a, b) = stage.pair();
