@@ -1,5 +1,5 @@
-//! Keys: they change beside traffic without a lost packet, within limits that the configuration sets,
-//! and do not get into core dumps.
+//! Keys: they change beside traffic without a lost packet, within limits that the configuration
+//! sets, and do not get into core dumps.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
