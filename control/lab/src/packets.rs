@@ -2,10 +2,10 @@
 //! own, both with their offloads as they are.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use ipop_packets::RawSocket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
 
@@ -31,7 +31,7 @@ pub struct RawFrame {
 /// An open interface.
 #[derive(Debug)]
 pub struct PacketSocket {
-    socket: OwnedFd,
+    socket: RawSocket,
     buffer: Vec<u8>,
 }
 
@@ -41,11 +41,10 @@ impl PacketSocket {
     /// # Errors
     /// When there is no such interface, or no right to open it.
     pub fn open(namespace: &Path, interface: &str) -> Result<Self, LabError> {
-        let socket =
-            sys::open_packet_socket(namespace, interface, BUFFER_LEN).map_err(|source| {
-                let what = format!("cannot open `{interface}` in {}", namespace.display());
-                LabError::system(what, source)
-            })?;
+        let socket = open(namespace, interface.to_owned()).map_err(|source| {
+            let what = format!("cannot open `{interface}` in {}", namespace.display());
+            LabError::system(what, source)
+        })?;
         Ok(Self { socket, buffer: vec![0; FRAME_MAX] })
     }
 
@@ -74,7 +73,10 @@ impl PacketSocket {
             if poll(&mut files, Some(&patience))? == 0 {
                 return Ok(None);
             }
-            let passed = sys::receive_packet(&self.socket, &mut self.buffer)?;
+            let passed = self.socket.receive(&mut self.buffer)?;
+            if passed.is_cut {
+                return Err(io::Error::other("a frame larger than any interface has"));
+            }
             if passed.is_outgoing == is_outgoing
                 && let Some((vnet, bytes)) = self.buffer[..passed.len].split_first_chunk()
             {
@@ -82,6 +84,17 @@ impl PacketSocket {
             }
         }
     }
+}
+
+/// Opens an interface there; it keeps what [`BUFFER_LEN`] bytes hold.
+fn open(namespace: &Path, interface: String) -> io::Result<RawSocket> {
+    sys::inside(namespace, move || {
+        let socket = RawSocket::unbound()?;
+        let index = rustix::net::netdevice::name_to_index(&socket, &interface)?;
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_LEN)?;
+        socket.bind(index)?;
+        Ok(socket)
+    })
 }
 
 /// Puts back the VLAN tag, if the kernel took one off: protocol and number with priority.

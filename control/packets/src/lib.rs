@@ -8,18 +8,17 @@
 //! interface, and datagrams of UDP on all others. Frames that come faster than they are read are
 //! dropped, and counted ([`PacketSocket::statistics`]); no sender waits for us.
 //!
-//! Read [`PacketSocket`] and [`Packet`] first; `sys.rs` has the system calls. Left out: what is in
-//! a frame, and what becomes of it.
+//! Read [`PacketSocket`] and [`Packet`] first; below them is [`RawSocket`], which the lab uses too,
+//! and `sys.rs` has the system calls. Left out: what is in a frame, and what becomes of it.
 
 mod sys;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub use sys::Statistics;
+pub use sys::{RawSocket, Received, Statistics};
 
 /// Bytes of frames that may wait to be read.
 const BUFFER_LEN: usize = 64 << 20;
@@ -71,7 +70,7 @@ pub struct Packet<'a> {
 /// An open packet socket.
 #[derive(Debug)]
 pub struct PacketSocket {
-    socket: OwnedFd,
+    socket: RawSocket,
     buffer: Vec<u8>,
     has_vnet: bool,
 }
@@ -82,7 +81,11 @@ impl PacketSocket {
     /// # Errors
     /// Without CAP_NET_RAW the kernel's EPERM; and what else it says.
     pub fn open(wanted: Wanted) -> io::Result<Self> {
-        let socket = sys::open(&sys::program(wanted), BUFFER_LEN)?;
+        let socket = RawSocket::unbound()?;
+        // More than the machine allows to everybody; what it gives has to do.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_LEN);
+        socket.filter(&sys::program(wanted))?;
+        socket.bind(0)?;
         Ok(Self { socket, buffer: vec![0; FRAME_MAX], has_vnet: true })
     }
 
@@ -91,18 +94,18 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel says: an interface that goes down is none.
     pub fn next(&mut self, patience: Duration) -> io::Result<Option<Packet<'_>>> {
-        let mut result = sys::receive(&self.socket, &mut self.buffer);
+        let mut result = self.socket.receive(&mut self.buffer);
         if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             if !self.wait(patience)? {
                 return Ok(None);
             }
-            result = sys::receive(&self.socket, &mut self.buffer);
+            result = self.socket.receive(&mut self.buffer);
         }
         let received = match result {
             Ok(received) => received,
             // Linux before 6.2 has no virtio-net header for datagrams that it will cut.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.has_vnet => {
-                sys::set_vnet(&self.socket, false)?;
+                self.socket.set_vnet(false)?;
                 self.has_vnet = false;
                 return Ok(None);
             }
@@ -114,7 +117,7 @@ impl PacketSocket {
             Some((vnet, bytes)) if self.has_vnet => (offload(vnet), bytes),
             _ => (Offload::default(), all),
         };
-        let sys::Received { at_ns, interface, hardware, protocol, is_outgoing, .. } = received;
+        let Received { at_ns, interface, hardware, protocol, is_outgoing, .. } = received;
         Ok(Some(Packet { at_ns, interface, hardware, protocol, is_outgoing, offload, bytes }))
     }
 

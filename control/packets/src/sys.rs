@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -31,13 +31,24 @@ pub struct Statistics {
 }
 
 /// What is known of a frame besides its bytes.
-pub(crate) struct Received {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes in the buffer, a virtio-net header in front of the frame where there is one.
     pub len: usize,
+    /// The frame or what is told of it did not fit.
+    pub is_cut: bool,
+    /// When it passed, Unix time in nanoseconds; 0 when the kernel did not say.
     pub at_ns: u64,
+    /// Index of the interface.
     pub interface: u32,
+    /// What the interface is made of (`ARPHRD_*`).
     pub hardware: u16,
+    /// EtherType as the kernel knows it.
     pub protocol: u16,
+    /// This machine sent it.
     pub is_outgoing: bool,
+    /// Protocol and control information of a VLAN tag that the kernel took off.
+    pub vlan: Option<(u16, u16)>,
 }
 
 /// The filter in classic BPF. Jumps count the steps that they leave out, where the comparison holds
@@ -72,61 +83,86 @@ pub(crate) fn program(wanted: Wanted) -> Vec<libc::sock_filter> {
     program
 }
 
-/// Opens a packet socket on all interfaces, with virtio-net headers and the kernel's times.
-pub(crate) fn open(program: &[libc::sock_filter], buffer_len: usize) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    // A protocol of 0 hears nothing: it is bound when all is set.
-    let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
-    // More than the machine allows to everybody; what it gives has to do.
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, buffer_len);
-    set_vnet(&socket, true)?;
-    set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
-    let filter =
-        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)?;
-    bind(&socket)?;
-    Ok(socket)
+/// A packet socket of the network namespace that it was made in: frames with virtio-net headers,
+/// the kernel's times, and VLAN tags beside them.
+#[derive(Debug)]
+pub struct RawSocket(OwnedFd);
+
+impl RawSocket {
+    /// A socket that hears nothing before it is bound.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW the kernel's EPERM; and what else it says.
+    pub fn unbound() -> io::Result<Self> {
+        // A protocol of 0 hears nothing.
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+        let socket = Self(socket);
+        socket.set_vnet(true)?;
+        socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)?;
+        socket.set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
+        Ok(socket)
+    }
+
+    /// Whether frames have a virtio-net header in front.
+    pub(crate) fn set_vnet(&self, is_on: bool) -> io::Result<()> {
+        self.set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, &libc::c_int::from(is_on))
+    }
+
+    /// Keeps out what the program does not let through.
+    pub(crate) fn filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        let filter =
+            libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
+    }
+
+    fn set<T: Copy>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+        let length = size_of::<T>() as libc::socklen_t;
+        // SAFETY: setsockopt reads `length` bytes at `value`, which is borrowed until it returns;
+        // a filter's program, which it points to, is borrowed by our only caller for as long.
+        let result = unsafe {
+            let value = (&raw const *value).cast();
+            libc::setsockopt(self.0.as_raw_fd(), level, option, value, length)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Hears all protocols from now on: of the interface with this index, or of all with 0.
+    ///
+    /// # Errors
+    /// What the kernel says: there is no such interface.
+    pub fn bind(&self, interface: u32) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+            sll_ifindex: interface.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        let length = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: bind reads `length` bytes at `address`, which lives until it returns.
+        let result = unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), length) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Takes the next frame, if there is one.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] without one, and what else the kernel says.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        receive(&self.0, buffer)
+    }
 }
 
-/// Whether frames have a virtio-net header in front.
-pub(crate) fn set_vnet(socket: &OwnedFd, is_on: bool) -> io::Result<()> {
-    set(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &libc::c_int::from(is_on))
+impl AsFd for RawSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
-fn set<T: Copy>(
-    socket: &OwnedFd,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: &T,
-) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: setsockopt reads `length` bytes at `value`, which is borrowed until it returns; a
-    // filter's program, which it points to, is borrowed by our only caller for as long.
-    let result = unsafe {
-        let value = (&raw const *value).cast();
-        libc::setsockopt(socket.as_raw_fd(), level, option, value, length)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn bind(socket: &OwnedFd) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-        sll_ifindex: 0,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let length = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: bind reads `length` bytes at `address`, which lives until it returns.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Takes the next frame.
-pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
     /// Room for control messages, aligned as their headers are.
     #[repr(C, align(8))]
     struct Control([u8; 128]);
@@ -144,42 +180,55 @@ pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Receive
     message.msg_controllen = control.0.len();
     // SAFETY: the message names memory of ours only, each with its length, exclusively borrowed or
     // owned here until recvmsg returns.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let len = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let (at_ns, vlan) = told(&message);
     Ok(Received {
         len,
-        at_ns: time_of(&message),
+        is_cut: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+        at_ns,
         interface: address.sll_ifindex.cast_unsigned(),
         hardware: address.sll_hatype,
         protocol: u16::from_be(address.sll_protocol),
         is_outgoing: address.sll_pkttype == libc::PACKET_OUTGOING,
+        vlan,
     })
 }
 
-/// The time in the control messages of a message that recvmsg has just filled in; 0 without one.
-fn time_of(message: &libc::msghdr) -> u64 {
+/// Time and VLAN tag in the control messages of a message that recvmsg has just filled in; a time
+/// of 0 without one.
+fn told(message: &libc::msghdr) -> (u64, Option<(u16, u16)>) {
+    let (mut at_ns, mut vlan) = (0, None);
     // SAFETY: `msg_control` and `msg_controllen` are those that recvmsg left, so the macros walk
-    // over whole messages; a time is one `timespec`, which `cmsg_len` confirms, and is read
-    // unaligned.
+    // over whole messages; each kind holds the value that is read, which `cmsg_len` confirms, and
+    // is read unaligned.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(message);
         while let Some(header) = at.as_ref() {
-            let wanted = libc::CMSG_LEN(size_of::<libc::timespec>() as u32) as usize;
-            let is_time = (header.cmsg_level, header.cmsg_type, header.cmsg_len)
-                == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, wanted);
-            if is_time {
-                let time = libc::CMSG_DATA(at).cast::<libc::timespec>().read_unaligned();
-                let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-                return seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0);
+            let holds = |len: usize| header.cmsg_len == libc::CMSG_LEN(len as u32) as usize;
+            match (header.cmsg_level, header.cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if holds(size_of::<libc::timespec>()) => {
+                    let time = libc::CMSG_DATA(at).cast::<libc::timespec>().read_unaligned();
+                    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+                    at_ns = seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0);
+                }
+                (libc::SOL_PACKET, libc::PACKET_AUXDATA)
+                    if holds(size_of::<libc::tpacket_auxdata>()) =>
+                {
+                    let data = libc::CMSG_DATA(at).cast::<libc::tpacket_auxdata>().read_unaligned();
+                    let is_tagged = data.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+                    vlan = is_tagged.then_some((data.tp_vlan_tpid, data.tp_vlan_tci));
+                }
+                _ => {}
             }
             at = libc::CMSG_NXTHDR(message, at);
         }
     }
-    0
+    (at_ns, vlan)
 }
 
 /// What the kernel counted since this was asked last.
-pub(crate) fn statistics(socket: &OwnedFd) -> io::Result<Statistics> {
+pub(crate) fn statistics(socket: &RawSocket) -> io::Result<Statistics> {
     let mut counted = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut length = size_of_val(&counted) as libc::socklen_t;
     // SAFETY: getsockopt writes at most `length` bytes to `counted`, which is exclusively
@@ -187,7 +236,7 @@ pub(crate) fn statistics(socket: &OwnedFd) -> io::Result<Statistics> {
     let result = unsafe {
         let (value, length) = ((&raw mut counted).cast(), &raw mut length);
         let option = libc::PACKET_STATISTICS;
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, value, length)
+        libc::getsockopt(socket.0.as_raw_fd(), libc::SOL_PACKET, option, value, length)
     };
     if result != 0 {
         return Err(io::Error::last_os_error());

@@ -96,9 +96,10 @@ pub const LAYERS: &[Layer] = &[
     row("control/controller", "ipop-controller", Edge,
         &["ipop-steer", "ipop-shm", "ipop-group", "ipop-signal", "ipop-xmpp"],
         &["rustix", "serde", "serde_json", "thiserror", "tokio", "tracing"]),
-    row("control/lab", "ipop-lab", Edge, &[], &["libc", "rustix", "serde", "thiserror"]),
-    // A packet socket for `ipop capture`.
+    // Packet sockets, for `ipop capture` and the lab.
     row("control/packets", "ipop-packets", Unsafe, &[], &["libc", "rustix"]),
+    row("control/lab", "ipop-lab", Edge, &["ipop-packets"],
+        &["libc", "rustix", "serde", "thiserror"]),
     // Where all is put together: processes, keys (crypto), `netcheck` (stun), `capture` (wire).
     row("control/cli", "ipop", Edge,
         &["ipop-engine", "ipop-controller", "ipop-hub", "ipop-lab", "ipop-packets", "ipop-crypto",
