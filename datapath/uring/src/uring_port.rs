@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::Fixed;
+use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
 
-use crate::attached::{Attached, Guest, Leaving};
+use crate::attached::{Attached, Leaving};
 use crate::buffers::BufferRing;
 use crate::doorbell::Doorbell;
 use crate::message::{PAYLOAD_START, parse, receive_header};
@@ -234,9 +234,7 @@ impl Port for UringPort {
         if !self.memory.slots.owns(&slot) {
             return;
         }
-        let guest = self.attached.find(destination.local_port, Family::of(&destination.remote));
-        let guest = guest.map(Guest::fd);
-        let Some(socket) = self.sending(destination) else {
+        let Some((socket, guest)) = self.sending(destination) else {
             return self.decide_send(slot, Err(SendError::NoSocket));
         };
         let Some(size) = segmentation(len, segment_size) else {
@@ -292,7 +290,8 @@ impl Port for UringPort {
     }
 
     fn send_plain(&mut self, data: &[u8], destination: &Destination) -> Result<(), SendError> {
-        self.sending(destination).ok_or(SendError::NoSocket)?.send(data, destination)
+        let (socket, _) = self.sending(destination).ok_or(SendError::NoSocket)?;
+        socket.send(data, destination)
     }
 
     fn attach(&mut self, socket: Arc<UdpSocket>) -> bool {
@@ -305,11 +304,14 @@ impl Port for UringPort {
 }
 
 impl UringPort {
-    /// The socket that a destination is reached from.
-    fn sending(&self, destination: &Destination) -> Option<&Arc<UdpSocket>> {
+    /// The socket that a destination is reached from, and its file if it is an attached one.
+    #[inline]
+    fn sending(&self, destination: &Destination) -> Option<(&Arc<UdpSocket>, Option<Fd>)> {
         let family = Family::of(&destination.remote);
-        let guest = self.attached.find(destination.local_port, family);
-        guest.map(|guest| &guest.socket).or(self.socket(family))
+        match self.attached.find(destination.local_port, family) {
+            Some(guest) => Some((&guest.socket, Some(guest.fd()))),
+            None => self.socket(family).map(|socket| (socket, None)),
+        }
     }
 
     /// Enters the ring; with busy polling, sleeps only after having looked for so long.
@@ -445,7 +447,7 @@ impl UringPort {
         segment_size: u16,
         destination: &Destination,
     ) -> Result<(), SendError> {
-        let socket = self.sending(destination).ok_or(SendError::NoSocket)?;
+        let (socket, _) = self.sending(destination).ok_or(SendError::NoSocket)?;
         socket.send_each(data, segment_size, destination)?;
         self.counters.unsegmented_sends += 1;
         self.segmentation.refuse(destination.remote.ip());
