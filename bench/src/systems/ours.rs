@@ -43,6 +43,7 @@ pub(super) fn variants() -> Vec<Variant> {
         Variant::new("ipop-busy-poll", "--busy-poll"),
         Variant::new("ipop-realtime", "--realtime"),
         Variant::new("ipop-poll-loop", "--io poll"),
+        Variant::new("ipop-aegis", "--ciphers aegis-128x4"),
         // Our own ceiling: the same path without a cipher.
         Variant { is_plain: true, ..Variant::new("ipop-plain", "--ciphers plain") },
     ]

@@ -94,8 +94,8 @@ pub struct Tuning {
     /// Largest packet of the overlay interface, bytes.
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
-    /// Ciphers that the group allows: aes-128-gcm, aes-256-gcm, chacha20-poly1305; or plain, alone,
-    /// for a network that is trusted.
+    /// Ciphers that the group allows: aes-128-gcm, aes-256-gcm, chacha20-poly1305 (all by default),
+    /// aegis-128x4; or plain, alone, for a network that is trusted.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub ciphers: Vec<String>,
     /// Workers, each worth a core; one per core by default, at most 8.

@@ -239,7 +239,7 @@ fn ciphers(file: &ConfigFile, flags: &Up) -> Result<Vec<Cipher>, Failure> {
         Cipher::from_name(name).ok_or_else(|| {
             Failure::usage(format!(
                 "groupvpn.ciphers: `{name}` is not a cipher: they are aes-128-gcm, aes-256-gcm, \
-                 chacha20-poly1305, and plain"
+                 chacha20-poly1305, aegis-128x4, and plain"
             ))
         })
     });

@@ -274,6 +274,7 @@ fn cipher_name(cipher: Cipher) -> &'static str {
         Cipher::Aes128Gcm => "AES-128-GCM",
         Cipher::Aes256Gcm => "AES-256-GCM",
         Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        Cipher::Aegis128X4 => "AEGIS-128X4",
         Cipher::Plain => "NONE: PLAINTEXT, NOT AUTHENTICATED",
     }
 }

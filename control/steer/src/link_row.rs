@@ -39,6 +39,8 @@ coded_enum! {
         ChaCha20Poly1305 = 3,
         /// Nothing does: the group's policy trusts the network.
         Plain = 4,
+        /// AEGIS-128X4.
+        Aegis128X4 = 5,
     }
 }
 

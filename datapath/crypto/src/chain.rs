@@ -3,21 +3,20 @@
 //! ```text
 //! chain(0) = TLS exporter                     one per (lane, direction)
 //! key(n)   = HKDF-Expand(chain(n), "ipop lane key")    AEAD key of epoch n
-//! iv(n)    = HKDF-Expand(chain(n), "ipop lane iv")     96 bits, xor-ed with the counter
+//! iv(n)    = HKDF-Expand(chain(n), "ipop lane iv")     xor-ed with the counter
 //! chain(n+1) = HKDF-Expand(chain(n), "ipop lane next") chain(n) is wiped
 //! ```
 //! Whoever learns chain(n) learns nothing about the epochs before n.
 
-use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, Prk};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::Cipher;
+use crate::lane_key::{IV_LEN, LaneKey};
 
 /// Length in bytes of a [`ChainSecret`].
 pub const CHAIN_SECRET_LEN: usize = 32;
 
-const IV_LEN: usize = 12;
 const KEY_LEN_MAX: usize = 32;
 
 /// The secret from which one epoch's key and the next epoch's secret come. Wiped when dropped.
@@ -47,16 +46,12 @@ impl ChainSecret {
 
     /// The AEAD key of this epoch.
     pub(crate) fn key(&self, cipher: Cipher) -> LaneKey {
-        let algorithm = cipher.algorithm();
-        let mut bytes = [0u8; KEY_LEN_MAX];
-        let key_bytes = &mut bytes[..algorithm.key_len()];
-        self.expand(b"ipop lane key", key_bytes);
-        let key = UnboundKey::new(algorithm, key_bytes)
-            .expect("the slice is as long as the algorithm says its key is");
-        bytes.zeroize();
+        let mut bytes = Zeroizing::new([0u8; KEY_LEN_MAX]);
+        let key = &mut bytes[..cipher.key_len()];
+        self.expand(b"ipop lane key", key);
         let mut iv = [0u8; IV_LEN];
         self.expand(b"ipop lane iv", &mut iv);
-        LaneKey { key: LessSafeKey::new(key), iv }
+        LaneKey::new(cipher, key, iv)
     }
 
     fn expand(&self, label: &[u8], out: &mut [u8]) {
@@ -82,61 +77,5 @@ impl Drop for ChainSecret {
 impl std::fmt::Debug for ChainSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ChainSecret(..)")
-    }
-}
-
-/// One epoch's AEAD key and IV. aws-lc wipes the key schedule; the IV is wiped here.
-pub(crate) struct LaneKey {
-    key: LessSafeKey,
-    iv: [u8; IV_LEN],
-}
-
-impl LaneKey {
-    /// Seals `payload` then `extra` as one message: ciphertexts to `sealed`, the second one and
-    /// the tag to `extra_and_tag`. Lengths must fit exactly.
-    #[inline]
-    pub(crate) fn seal(
-        &self,
-        counter: u64,
-        aad: &[u8],
-        payload: &[u8],
-        sealed: &mut [u8],
-        extra: &[u8],
-        extra_and_tag: &mut [u8],
-    ) -> Result<(), ()> {
-        let nonce = self.nonce(counter);
-        let aad = Aad::from(aad);
-        self.key
-            .seal_out_of_place_scatter(nonce, aad, payload, sealed, extra, extra_and_tag)
-            .map_err(drop)
-    }
-
-    /// Opens into `out`, which is as long as `sealed`. After an error `out` holds garbage.
-    #[inline]
-    pub(crate) fn open(
-        &self,
-        counter: u64,
-        aad: &[u8],
-        sealed: &[u8],
-        tag: &[u8],
-        out: &mut [u8],
-    ) -> Result<(), ()> {
-        let nonce = self.nonce(counter);
-        self.key.open_separate_gather(nonce, Aad::from(aad), sealed, tag, out).map_err(drop)
-    }
-
-    #[inline]
-    fn nonce(&self, counter: u64) -> Nonce {
-        let mut nonce = self.iv;
-        for (byte, count) in nonce[IV_LEN - 8..].iter_mut().zip(counter.to_be_bytes()) {
-            *byte ^= count;
-        }
-        Nonce::assume_unique_for_key(nonce)
-    }
-}
-
-impl Drop for LaneKey {
-    fn drop(&mut self) {
-        self.iv.zeroize();
     }
 }

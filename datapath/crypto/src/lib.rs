@@ -21,6 +21,7 @@ mod cipher;
 mod fragment;
 mod handshake;
 mod identity;
+mod lane_key;
 mod offer;
 mod open;
 mod replay;

@@ -6,8 +6,9 @@ use ipop_wire::{HEADER_LEN, Header, Kind, TAG_LEN};
 use thiserror::Error;
 
 use crate::OVERHEAD_LEN;
-use crate::chain::{ChainSecret, LaneKey};
+use crate::chain::ChainSecret;
 use crate::cipher::Cipher;
+use crate::lane_key::LaneKey;
 
 /// An epoch's key seals at most this many 16-byte blocks (RFC 9001 B.1.1 allows 2^35).
 pub const EPOCH_BLOCKS_MAX: u64 = 1 << 34;
@@ -134,9 +135,8 @@ impl Sealer {
         let aad = Header { epoch: (self.epoch & 0xf) as u8, counter, ..header }.emit();
         let (front, body) = out.split_at_mut(HEADER_LEN);
         front.copy_from_slice(&aad);
-        let (sealed, extra_and_tag) = body.split_at_mut(payload.len());
         self.key
-            .seal(counter, &aad, payload, sealed, extra, extra_and_tag)
+            .seal(counter, &aad, payload, extra, body)
             .map_err(|()| SealError::MessageTooLong)?;
         Ok(needed)
     }

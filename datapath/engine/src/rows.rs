@@ -208,6 +208,7 @@ fn cipher_out(cipher: Cipher) -> steer::Cipher {
         Cipher::Aes256Gcm => steer::Cipher::Aes256Gcm,
         Cipher::ChaCha20Poly1305 => steer::Cipher::ChaCha20Poly1305,
         Cipher::Plain => steer::Cipher::Plain,
+        Cipher::Aegis128X4 => steer::Cipher::Aegis128X4,
     }
 }
 

@@ -80,6 +80,7 @@ enum CipherName {
     Aes128,
     Aes256,
     Chacha,
+    Aegis,
 }
 
 impl CipherName {
@@ -88,6 +89,7 @@ impl CipherName {
             CipherName::Aes128 => Cipher::Aes128Gcm,
             CipherName::Aes256 => Cipher::Aes256Gcm,
             CipherName::Chacha => Cipher::ChaCha20Poly1305,
+            CipherName::Aegis => Cipher::Aegis128X4,
         }
     }
 }

@@ -26,6 +26,7 @@ fn a_cipher_that_the_policy_names_is_used() {
     for (list, shown) in [
         ("\"aes-256-gcm\"", "AES-256-GCM"),
         ("\"ChaCha20-Poly1305\"", "ChaCha20-Poly1305"),
+        ("\"aegis-128x4\"", "AEGIS-128X4"),
         ("\"plain\"", "NONE: PLAINTEXT, NOT AUTHENTICATED"),
     ] {
         let stage = stage([list, list]);

@@ -59,7 +59,7 @@ pub const LAYERS: &[Layer] = &[
     // The datapath: packets and links. It knows no signalling network and no policy.
     row("datapath/wire", "ipop-wire", Pure, &[], &["thiserror", "zerocopy"]),
     row("datapath/crypto", "ipop-crypto", Pure, &["ipop-wire"],
-        &["aws-lc-rs", "base64", "rustls", "thiserror", "zeroize"]),
+        &["aegis", "aws-lc-rs", "base64", "rustls", "thiserror", "zeroize"]),
     row("datapath/stun", "ipop-stun", Pure, &[], &["aws-lc-rs", "stun-rs", "thiserror"]),
     row("datapath/ice", "ipop-ice", Pure, &["ipop-stun"], &["thiserror"]),
     row("datapath/link", "ipop-link", Pure,
