@@ -8,6 +8,7 @@ use std::time::Instant;
 use ipop_crypto::{OpenError, Opener, SealError, Sealer};
 use ipop_wire::channel::{CHANNEL_PREFIX_LEN, channel_prefix};
 use ipop_wire::ethernet::Mac;
+use ipop_wire::geometry::GEOMETRY_LEN;
 use ipop_wire::{Header, Kind, LinkIndex, Part, SEAL_OVERHEAD};
 
 use crate::counters::{Drop, LinkCounters};
@@ -22,6 +23,9 @@ pub struct Path {
     pub channel: Option<u16>,
     /// Largest UDP payload that the path carries, in bytes; at least [`DATAGRAM_LEN_MIN`] counts.
     pub datagram_len: u16,
+    /// Whether that is what the path carries for now, and not only what is proven so far: senders
+    /// of larger packets are told.
+    pub is_settled: bool,
 }
 
 /// What a worker is given of a link when its handshake is done.
@@ -78,6 +82,13 @@ impl Link {
         let path = self.entry.path?;
         let datagram_len = usize::from(path.datagram_len.max(DATAGRAM_LEN_MIN));
         Some(datagram_len - self.overhead())
+    }
+
+    /// The largest IP packet that fits one datagram behind `ethernet_len` bytes of a header that
+    /// travels; `None` while that is not settled.
+    pub fn packet_len(&self, ethernet_len: usize) -> Option<u16> {
+        let budget = self.budget().filter(|_| self.entry.path.is_some_and(|path| path.is_settled));
+        u16::try_from(budget?.saturating_sub(GEOMETRY_LEN + ethernet_len)).ok()
     }
 
     /// Bytes that a datagram has on top of its plaintext.
