@@ -190,8 +190,8 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
         outgoing: &Outgoing<'_>,
         sink: &mut K,
     ) {
-        if self.links.get_mut(id).is_some_and(|link| link.ratchet_if_due(now)) {
-            self.counters.add(Total::Ratchets, 1);
+        if let Some(link) = self.links.get_mut(id) {
+            self.counters.add(Total::Ratchets, link.ratchet_if_due(now));
         }
         if self.out(sink).emit(id, outgoing) == Fit::Fragments {
             self.tell_sender(now, id, outgoing, sink);

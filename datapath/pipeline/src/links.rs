@@ -71,6 +71,8 @@ pub(crate) struct Link {
     pub counters: LinkCounters,
     /// When an authentic datagram came last.
     pub heard: Option<Instant>,
+    /// The sending key's epoch as of the last count.
+    counted_epoch: u64,
     /// The source address that was last found to be the peer's, and by which routes.
     pub admitted: Option<(IpAddr, u64)>,
 }
@@ -108,14 +110,15 @@ impl Link {
         self.entry.path.is_some_and(|path| path.channel.is_some())
     }
 
-    /// Replaces the sending key if its time is over; tells whether it did.
+    /// Replaces the sending key if its time is over; tells how often that was done since the last
+    /// call, here or amid the parts of a frame.
     #[inline]
-    pub fn ratchet_if_due(&mut self, now: Instant) -> bool {
-        let is_due = self.entry.sealer.needs_ratchet(now);
-        if is_due {
+    pub fn ratchet_if_due(&mut self, now: Instant) -> usize {
+        if self.entry.sealer.needs_ratchet(now) {
             self.entry.sealer.ratchet(now);
         }
-        is_due
+        let epoch = self.entry.sealer.epoch();
+        (epoch - std::mem::replace(&mut self.counted_epoch, epoch)) as usize
     }
 
     /// Seals one data datagram to the front of `out`, a relay's prefix included.
@@ -216,7 +219,13 @@ impl LinkTable {
     pub fn install(&mut self, entry: LinkEntry) -> Option<LinkEntry> {
         let replaced = self.remove(entry.index);
         let (index, is_sending) = (entry.index, entry.is_sending);
-        let link = Link { entry, counters: LinkCounters::default(), heard: None, admitted: None };
+        let link = Link {
+            counted_epoch: entry.sealer.epoch(),
+            entry,
+            counters: LinkCounters::default(),
+            heard: None,
+            admitted: None,
+        };
         let place = self.places.iter().position(|place| place.link.is_none());
         let place = place.unwrap_or_else(|| {
             self.places.push(Place { generation: 0, link: None });
