@@ -3,8 +3,8 @@
 //! path costs nobody else anything; and what is sent larger is cut, so a choice is never wrong,
 //! only less good.
 //!
-//! Changes are rare and late: a length must have stayed a while, and a shorter one for longer.
-//! Where there is no link, nothing changes.
+//! It grows at once, since connections keep for life what they begin with, and shrinks late, since
+//! paths change back. Where there is no link, nothing changes.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,7 @@ const MIN: u16 = 1280;
 /// What jumbo frames are made for; what is beyond gains nothing.
 const MAX: u16 = 9000;
 
-/// How long a longer length has to last: searches of several links end one after the other.
-const RAISE_AFTER: Duration = Duration::from_secs(2);
-/// How long a shorter one has to: paths change back.
+/// How long a shorter length has to last.
 const LOWER_AFTER: Duration = Duration::from_secs(10);
 
 /// The largest inner IP packet that one datagram of a link carries, in bytes; `None` while nothing
@@ -39,14 +37,14 @@ pub(crate) fn carried(link: &LinkStatus) -> Option<u16> {
 #[derive(Debug)]
 pub(crate) struct AutoMtu {
     mtu: u16,
-    /// What would be better, and since when.
-    better: Option<(u16, Instant)>,
+    /// Which shorter one there should be, and since when.
+    shorter: Option<(u16, Instant)>,
 }
 
 impl AutoMtu {
     /// Before there is a link.
     pub(crate) fn new() -> Self {
-        Self { mtu: START, better: None }
+        Self { mtu: START, shorter: None }
     }
 
     /// What the interface should have, bytes of IP packet.
@@ -57,18 +55,13 @@ impl AutoMtu {
     /// Takes what the widest link carries by now; whether the MTU is another one.
     pub(crate) fn follow(&mut self, now: Instant, widest: Option<u16>) -> bool {
         let Some(wanted) = widest.map(|len| len.clamp(MIN, MAX)) else { return false };
-        if wanted == self.mtu {
-            self.better = None;
+        let shorter = self.shorter.take().filter(|(shorter, _)| *shorter == wanted);
+        let since = shorter.map_or(now, |(_, since)| since);
+        if wanted < self.mtu && now < since + LOWER_AFTER {
+            self.shorter = Some((wanted, since));
             return false;
         }
-        let since = self.better.filter(|(better, _)| *better == wanted).map_or(now, |(_, at)| at);
-        self.better = Some((wanted, since));
-        let patience = if wanted > self.mtu { RAISE_AFTER } else { LOWER_AFTER };
-        if now < since + patience {
-            return false;
-        }
-        (self.mtu, self.better) = (wanted, None);
-        true
+        std::mem::replace(&mut self.mtu, wanted) != wanted
     }
 }
 
@@ -91,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_soon_and_shrinks_late() {
+    fn it_grows_at_once_and_shrinks_late() {
         let (mut auto, mut now) = (AutoMtu::new(), Instant::now());
         assert_eq!((auto.mtu(), change(&mut auto, &mut now, None)), (START, None));
-        assert_eq!(change(&mut auto, &mut now, Some(1428)), Some(RAISE_AFTER));
+        assert_eq!(change(&mut auto, &mut now, Some(1428)), Some(Duration::ZERO));
         assert_eq!((auto.mtu(), change(&mut auto, &mut now, Some(1428))), (1428, None));
         assert_eq!(change(&mut auto, &mut now, Some(1350)), Some(LOWER_AFTER));
         assert_eq!(auto.mtu(), 1350);
@@ -114,7 +107,7 @@ mod tests {
         let (mut auto, mut now) = (AutoMtu::new(), Instant::now());
         assert!(change(&mut auto, &mut now, Some(8900)).is_some());
         for _ in 0..20 {
-            for (widest, steps) in [(Some(1428), 15), (None, 10), (Some(8900), 1), (Some(504), 9)] {
+            for (widest, steps) in [(Some(1428), 19), (None, 30), (Some(8900), 1), (Some(504), 9)] {
                 for _ in 0..steps {
                     assert!(!auto.follow(now, widest));
                     now += STEP;
