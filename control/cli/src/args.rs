@@ -91,7 +91,7 @@ pub struct Up {
 /// How a datapath works; flags of `ipop up`, and of `ipop lab` for all its nodes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Tuning {
-    /// Largest packet of the overlay interface, bytes.
+    /// Largest packet of the overlay interface, bytes; without it, what the widest link carries.
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u16>,
     /// Ciphers that the group allows: aes-128-gcm, aes-256-gcm, chacha20-poly1305 (all by default),
@@ -376,7 +376,7 @@ pub struct Datapath {
     /// UDP port; 0 for any.
     #[arg(long, default_value_t = 0)]
     pub port: u16,
-    /// Largest packet of the overlay interface, bytes; 0 for automatic.
+    /// Largest packet of the overlay interface, bytes; 0 for what the widest link carries.
     #[arg(long, default_value_t = 0)]
     pub mtu: u16,
     /// Ciphers that the group allows, by name; all that protect, if none.

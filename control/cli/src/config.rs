@@ -75,7 +75,7 @@ pub enum Io {
     Poll,
 }
 
-/// `mtu = "auto"` or `mtu = 1400`.
+/// `mtu = "auto"`, what the widest link carries, or `mtu = 1400`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "mtu is \"auto\" or a number of bytes")]
 pub enum Mtu {

@@ -29,6 +29,8 @@ pub struct Impairment {
     pub delay: Duration,
     /// Share of frames that vanish.
     pub loss: f64,
+    /// How many vanish in a row, on average (Gilbert's model); at most one where it is below.
+    pub burst: f64,
     /// Share of frames that arrive twice.
     pub duplicate: f64,
     /// Share of frames that arrive later than their followers.
@@ -146,6 +148,24 @@ impl PartialEq for Flying {
 }
 impl Eq for Flying {}
 
+/// Whether everything on a way vanishes just now (Gilbert's model).
+#[derive(Default)]
+struct Outage(bool);
+
+impl Outage {
+    /// Whether the next frame vanishes. What ends an outage is chosen by its mean length, what
+    /// begins one so that the share comes out right.
+    fn takes(&mut self, rng: &mut Rng, impairment: &Impairment) -> bool {
+        let Impairment { loss, burst, .. } = *impairment;
+        if burst <= 1.0 {
+            return rng.hits(loss);
+        }
+        let changes = if self.0 { 1.0 / burst } else { loss / (burst * (1.0 - loss)) };
+        self.0 ^= rng.hits(changes);
+        self.0
+    }
+}
+
 /// The thread's state.
 struct Carrier {
     ends: [Tap; 2],
@@ -155,13 +175,16 @@ struct Carrier {
     flying: BinaryHeap<Flying>,
     order: u64,
     rng: Rng,
+    /// Towards each end.
+    outages: [Outage; 2],
 }
 
 impl Carrier {
     fn new(ends: [Tap; 2], impairment: Arc<Mutex<Impairment>>, faults: Arc<Faults>) -> Self {
         let seed = impairment.lock().unwrap_or_else(PoisonError::into_inner).seed;
         let (reading, rng) = (Reading::new(), Rng::new(seed));
-        Self { ends, impairment, faults, reading, flying: BinaryHeap::new(), order: 0, rng }
+        let (flying, outages) = Default::default();
+        Self { ends, impairment, faults, reading, flying, order: 0, rng, outages }
     }
 
     fn turn(&mut self) {
@@ -201,7 +224,7 @@ impl Carrier {
     }
 
     fn launch(&mut self, impairment: &Impairment, mut frame: Frame, to: usize, now: Instant) {
-        if self.rng.hits(impairment.loss) || self.flying.len() >= QUEUE_FRAMES {
+        if self.outages[to].takes(&mut self.rng, impairment) || self.flying.len() >= QUEUE_FRAMES {
             self.faults.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -250,5 +273,26 @@ impl Carrier {
     fn next_due(&mut self, now: Instant, is_wanted: impl Fn(&Flying) -> bool) -> Option<Flying> {
         let next = self.flying.peek()?;
         (next.due <= now && is_wanted(next)).then(|| self.flying.pop()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_have_the_share_and_the_length_that_they_should() {
+        for (loss, burst) in [(0.01, 3.0), (0.1, 5.0), (0.25, 4.0), (0.5, 20.0), (0.25, 0.0)] {
+            let impairment = Impairment { loss, burst, ..Impairment::default() };
+            let (mut outage, mut rng) = (Outage::default(), Rng::new(1));
+            let fates: Vec<_> =
+                (0..1_000_000).map(|_| outage.takes(&mut rng, &impairment)).collect();
+            let lost = fates.iter().filter(|is_lost| **is_lost).count() as f64;
+            let bursts = fates.windows(2).filter(|pair| !pair[0] && pair[1]).count() as f64;
+            // Independent losses of this share come in a row as well.
+            let expected = if burst > 1.0 { burst } else { 1.0 / (1.0 - loss) };
+            assert!((lost / 1e6 / loss - 1.0).abs() < 0.05, "{loss}: {lost}");
+            assert!((lost / bursts / expected - 1.0).abs() < 0.05, "{expected}: {}", lost / bursts);
+        }
     }
 }

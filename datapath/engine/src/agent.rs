@@ -22,12 +22,14 @@ use ipop_wire::LinkIndex;
 
 use self::servers::Bridges;
 use crate::addresses::host_addresses;
+use crate::auto_mtu::carried;
 use crate::clock::unix_ms;
 use crate::exchange::{FromWorker, LinkReport, NoteInbox, Orders, ToWorker};
 use crate::interface::Interface;
 use crate::journal::Journal;
 use crate::mappings::Mappings;
 use crate::network::Network;
+use crate::note::Note;
 use crate::rows::{Carried, PeerView, Rows};
 use crate::spares::Spares;
 use crate::steering::{Events, Refusal};
@@ -57,6 +59,7 @@ pub(crate) struct Parts {
     /// The first worker's, which candidates name.
     pub(crate) sockets: Sockets,
     pub(crate) interface: Interface,
+    pub(crate) note: Note,
     /// To each worker; worker k carries lane k.
     pub(crate) orders: Vec<Orders>,
     pub(crate) notes: NoteInbox,
@@ -175,6 +178,7 @@ impl Agent {
             self.next_report = now + REPORT_PAUSE;
             self.parts.holder.beat(unix_ms());
             self.show_links();
+            self.follow_links(now);
             self.count_bridges();
             self.announce_again(now);
             self.drop_spares();
@@ -352,6 +356,19 @@ impl Agent {
         let statuses: Vec<_> = self.parts.node.links().collect();
         for status in statuses {
             self.show_link(&status);
+        }
+    }
+
+    /// The overlay interface takes what the links carry.
+    fn follow_links(&mut self, now: Instant) {
+        let widest = self.parts.node.links().filter_map(|status| carried(&status)).max();
+        match self.parts.interface.follow(now, widest) {
+            Ok(true) => {
+                tracing::info!("the interface's MTU is {} now", self.parts.interface.mtu());
+                self.parts.note.show_mtu(&self.parts.interface);
+            }
+            Ok(false) => {}
+            Err(error) => self.complain(&error.to_string()),
         }
     }
 

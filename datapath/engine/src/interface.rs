@@ -1,13 +1,13 @@
 //! The overlay interface's settings.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ipop_uring::{DATAGRAM_LEN_MAX, SEGMENTS_MAX, Tap, TapError};
 use ipop_wire::SEAL_OVERHEAD;
 
-/// MTU that passes a 1500-byte underlay of either family, through a relay too: 1500 minus IPv6,
-/// UDP, ChannelData header, tunnel header, tag and geometry, rounded down.
-pub(crate) const MTU_AUTO: u16 = 1400;
+use crate::auto_mtu::AutoMtu;
+
 /// Packets that the interface queues for the worker.
 const QUEUE_LEN: u32 = 1000;
 /// Geometry and channel header, on top of the seal's own bytes.
@@ -17,15 +17,18 @@ const PART_OVERHEAD: usize = 16;
 pub(crate) struct Interface {
     tap: Tap,
     mtu: u16,
+    /// Until somebody chooses an MTU.
+    auto: Option<AutoMtu>,
     addresses: Vec<(IpAddr, u8)>,
 }
 
 impl Interface {
-    /// Sets an interface up that has just been made.
+    /// Sets an interface up that has just been made; with an MTU of 0 that follows the links.
     pub(crate) fn set_up(mut tap: Tap, mtu: u16) -> Result<Self, TapError> {
         tap.set_queue_len(QUEUE_LEN)?;
-        let mtu = if mtu == 0 { MTU_AUTO } else { mtu };
-        let mut interface = Self { tap, mtu: 0, addresses: Vec::new() };
+        let auto = (mtu == 0).then(AutoMtu::new);
+        let mtu = auto.as_ref().map_or(mtu, AutoMtu::mtu);
+        let mut interface = Self { tap, mtu: 0, auto, addresses: Vec::new() };
         interface.set_mtu(mtu)?;
         interface.tap.set_up(true)?;
         Ok(interface)
@@ -37,8 +40,11 @@ impl Interface {
         addresses: &[(IpAddr, u8)],
         mtu: u16,
     ) -> Result<(), TapError> {
-        if mtu != 0 && mtu != self.mtu {
-            self.set_mtu(mtu)?;
+        if mtu != 0 {
+            self.auto = None;
+            if mtu != self.mtu {
+                self.set_mtu(mtu)?;
+            }
         }
         let gone: Vec<_> =
             self.addresses.iter().copied().filter(|a| !addresses.contains(a)).collect();
@@ -60,9 +66,30 @@ impl Interface {
         Ok(())
     }
 
+    /// Lets an MTU that nobody has chosen follow what the widest link carries, if it is time;
+    /// whether it did.
+    pub(crate) fn follow(&mut self, now: Instant, widest: Option<u16>) -> Result<bool, TapError> {
+        let Some(auto) = &mut self.auto else { return Ok(false) };
+        if !auto.follow(now, widest) {
+            return Ok(false);
+        }
+        let mtu = auto.mtu();
+        self.set_mtu(mtu).map(|()| true)
+    }
+
     /// The interface's name.
     pub(crate) fn name(&self) -> &str {
         self.tap.name()
+    }
+
+    /// The kernel's number of it.
+    pub(crate) fn index(&self) -> u32 {
+        self.tap.index()
+    }
+
+    /// Whether the MTU follows the links.
+    pub(crate) fn is_auto(&self) -> bool {
+        self.auto.is_some()
     }
 
     /// Largest packet, bytes.

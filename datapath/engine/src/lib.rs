@@ -31,6 +31,7 @@
 
 mod addresses;
 mod agent;
+mod auto_mtu;
 pub mod bridge;
 mod cipher;
 mod clock;
@@ -42,6 +43,7 @@ mod journal;
 mod last_ports;
 mod mappings;
 mod network;
+mod note;
 mod ports;
 mod process;
 mod rows;

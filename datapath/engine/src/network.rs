@@ -31,12 +31,13 @@ impl Flags {
 
 impl Network {
     /// Starts a thread that listens to the kernel and rings the agent's bell. It ends with the
-    /// process. Without one, the agent looks for itself every now and then.
-    pub(crate) fn watch(ringer: Ringer) -> Self {
+    /// process. Without one, the agent looks for itself every now and then. `own` is the number of
+    /// the overlay interface.
+    pub(crate) fn watch(ringer: Ringer, own: u32) -> Self {
         let network = Self::default();
         let flags = network.0.clone();
         let thread = std::thread::Builder::new().name("network".to_owned());
-        if let Err(error) = thread.spawn(move || listen(&flags, &ringer)) {
+        if let Err(error) = thread.spawn(move || listen(&flags, &ringer, own)) {
             tracing::warn!("changes of the network are noticed late: {error}");
         }
         network
@@ -57,9 +58,9 @@ impl Network {
     }
 }
 
-fn listen(flags: &Flags, ringer: &Ringer) {
+fn listen(flags: &Flags, ringer: &Ringer, own: u32) {
     loop {
-        if let Err(error) = listen_once(flags, ringer) {
+        if let Err(error) = listen_once(flags, ringer, own) {
             tracing::debug!("changes of the network are noticed late: {error}");
         }
         flags.is_watching.store(false, Ordering::Relaxed);
@@ -69,8 +70,8 @@ fn listen(flags: &Flags, ringer: &Ringer) {
     }
 }
 
-fn listen_once(flags: &Flags, ringer: &Ringer) -> std::io::Result<()> {
-    let mut watch = NetworkWatch::open()?;
+fn listen_once(flags: &Flags, ringer: &Ringer, own: u32) -> std::io::Result<()> {
+    let mut watch = NetworkWatch::open(own)?;
     flags.is_watching.store(true, Ordering::Relaxed);
     loop {
         flags.note(watch.wait()?, ringer);

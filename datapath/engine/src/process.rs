@@ -1,13 +1,12 @@
 //! The process: everything is made, then worker and agent run until they are told to stop.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ipop_link::{Node, NodeConfig};
 use ipop_pipeline::Config as PipelineConfig;
-use ipop_shm::{CreateError, DatapathEnd, Layout, Ringer};
+use ipop_shm::{CreateError, Layout, Ringer};
 use ipop_steer::{WORDS_VERSION, counter_slots};
 use ipop_uring::{Offloads, RingError, Tap, TapError, UdpError};
 use ipop_wire::mac_of;
@@ -18,10 +17,11 @@ use crate::cipher::costs;
 use crate::clock::unix_ms;
 use crate::config::DatapathConfig;
 use crate::exchange::notes;
-use crate::interface::{Interface, MTU_AUTO};
+use crate::interface::Interface;
 use crate::journal::Journal;
 use crate::mappings::Mappings;
 use crate::network::Network;
+use crate::note::Note;
 use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
@@ -104,7 +104,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         .ok_or_else(|| system("find the agent's counters", std::io::ErrorKind::NotFound))?;
     let opened = open_ports(config.io, queues, &sockets, config.busy_poll)?;
     let io = ports::describe(&opened);
-    write_note(&mut segment, &config, &interface, &sockets, &io);
+    let note = Note::new(segment.note, &config, &interface, &sockets, &io);
     if let Some(error) = opened.iter().find_map(|opened| opened.fallback.as_ref()) {
         let text = format!("a poll loop carries the packets, at more CPU for each: {error}");
         tracing::warn!("{text}");
@@ -113,7 +113,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let ports = opened.into_iter().map(|opened| opened.port).collect();
     let scheduling = Scheduling { pins: config.pins, real_time: config.real_time };
     let team = Team::start(ports, blocks, &pipeline, &notes_in, scheduling)?;
-    let network = Network::watch(segment.commands.ringer());
+    let network = Network::watch(segment.commands.ringer(), interface.index());
     let mappings = mappings(&config, &sockets, segment.commands.ringer());
     let node = Node::new(NodeConfig {
         identity: Arc::new(config.identity),
@@ -129,6 +129,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         node,
         sockets: sockets.into_iter().next().unwrap_or_default(),
         interface,
+        note,
         orders: team.orders(),
         notes: notes_out,
         network,
@@ -175,42 +176,6 @@ fn mappings(config: &DatapathConfig, sockets: &[Sockets], ringer: Ringer) -> Map
     match sockets.first().and_then(Sockets::v4) {
         Some(socket) if config.maps_port => Mappings::start(socket.port(), ringer),
         _ => Mappings::default(),
-    }
-}
-
-/// What observers see of the process itself.
-fn write_note(
-    segment: &mut DatapathEnd,
-    config: &DatapathConfig,
-    interface: &Interface,
-    sockets: &[Sockets],
-    io: &str,
-) {
-    let mut note = String::new();
-    let fingerprint = config.identity.fingerprint();
-    let _ = writeln!(note, "name={}", config.name);
-    let _ = writeln!(note, "fingerprint={fingerprint}");
-    let _ = writeln!(note, "interface={}", interface.name());
-    let mtu = interface.mtu();
-    let _ = writeln!(note, "mtu={mtu}{}", if mtu == MTU_AUTO { " (auto)" } else { "" });
-    let _ = writeln!(note, "offloads={:?}", interface.offloads());
-    for is_v4 in [true, false] {
-        let of = |sockets: &'_ Sockets| (if is_v4 { sockets.v4() } else { sockets.v6() }).cloned();
-        let sockets: Vec<_> = sockets.iter().filter_map(of).collect();
-        let family = if is_v4 { "v4" } else { "v6" };
-        let Some(buffer) = sockets.first().map(|socket| socket.receive_buffer_len()) else {
-            continue;
-        };
-        let ports: Vec<_> = sockets.iter().map(|socket| socket.port().to_string()).collect();
-        let ports = ports.join(" ");
-        let _ = writeln!(note, "udp_{family}=port {ports}, receive buffer {buffer} bytes");
-    }
-    let _ = writeln!(note, "io={io}");
-    let pinned = if config.pins { ", each on a core of its own" } else { "" };
-    let real_time = if config.real_time { ", in real time" } else { "" };
-    let _ = writeln!(note, "workers={}{pinned}{real_time}", sockets.len());
-    if let Err(error) = segment.note.write(0, note.as_bytes()) {
-        tracing::debug!("the note cannot be written: {error}");
     }
 }
 

@@ -171,8 +171,9 @@ pub enum LinkOutput {
         /// A relay's header included.
         datagram_len: u16,
     },
-    /// The path is known to carry datagrams of this length, and no longer ones.
-    DatagramLen(u16),
+    /// The path is known to carry datagrams of another length, or whether that is all it carries
+    /// has changed.
+    DatagramLen,
     /// The peer's controller says this to ours.
     Words(Vec<u8>),
     /// Forget this session's lanes.
@@ -211,7 +212,8 @@ pub struct Link {
     last_error: Option<HandshakeError>,
     failure: Option<String>,
     reported: (LinkState, Option<PathStatus>),
-    reported_len: Option<u16>,
+    /// Of the path's datagrams, and whether it is settled.
+    reported_len: Option<(u16, bool)>,
     outputs: VecDeque<LinkOutput>,
     recorder: Recorder,
 }

@@ -204,6 +204,11 @@ impl PathMtu {
         self.len
     }
 
+    /// Whether that is all that the path carries, as far as is known: no search is under way.
+    pub fn is_settled(&self) -> bool {
+        self.burst.as_ref().is_none_or(|burst| burst.aim == Aim::Check)
+    }
+
     /// The path carried data lately.
     pub fn on_traffic(&mut self, now: Instant) {
         if self.burst.is_some() {

@@ -176,6 +176,8 @@ pub struct Path {
     /// Longest datagram that is known to pass, the ChannelData header included: bytes of UDP
     /// payload. Found by probes, so another one follows a new path after a round trip.
     pub datagram_len: u16,
+    /// Whether that is all that the path carries: no search for more is under way.
+    pub is_len_settled: bool,
 }
 
 /// Whether packets go straight to the peer.
@@ -249,6 +251,8 @@ pub struct LinkStatus {
     pub rtt: Option<Duration>,
     /// Longest datagram that the path is known to carry, bytes of UDP payload.
     pub datagram_len: Option<u16>,
+    /// Whether that is all that the path carries: no search for more is under way.
+    pub is_len_settled: bool,
     /// Our relay, if the path goes through one of ours and it is ready.
     pub relay: Option<Relay>,
     /// Why this path.

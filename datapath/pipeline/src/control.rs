@@ -98,9 +98,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     ) -> Result<usize, Drop> {
         let id = self.links.find_index(index).ok_or(Drop::UnknownLink)?;
         let link = self.links.get_mut(id).ok_or(Drop::UnknownLink)?;
-        if link.ratchet_if_due(now) {
-            self.counters.add(Total::Ratchets, 1);
-        }
+        self.counters.add(Total::Ratchets, link.ratchet_if_due(now));
         let len = link.seal_on(channel, Kind::Control, Part::WHOLE, body, &[], out)?;
         link.counters.control_out += 1;
         self.counters.add(Total::DatagramsOut, 1);
@@ -112,9 +110,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     pub fn maintain(&mut self, now: Instant) {
         for link in self.links.iter_mut() {
             link.entry.opener.forget_expired(now);
-            if link.ratchet_if_due(now) {
-                self.counters.add(Total::Ratchets, 1);
-            }
+            self.counters.add(Total::Ratchets, link.ratchet_if_due(now));
         }
     }
 

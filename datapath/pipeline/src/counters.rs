@@ -114,6 +114,8 @@ counted! {
     FramesCoalesced "frames_coalesced",
     /// ARP and neighbour discovery requests answered here.
     NeighboursAnswered "neighbours_answered",
+    /// Senders told that a packet of theirs is larger than one datagram of its path (ICMP).
+    SendersTold "senders_told",
     /// Probes for the node's own addresses, which nobody may answer.
     OwnProbes "own_probes",
     /// Frames given to the first worker, because this one has no lane for them.

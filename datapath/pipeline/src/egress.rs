@@ -8,11 +8,14 @@
 //! 5. For an address that no link has, the agent hears that there is no route.
 //! 6. Per link: the key is renewed if it is time; a small frame is staged for a bundle; a larger
 //!    one is cut ([`cut`]) and sealed straight into an output slot ([`outbox`]).
-//! 7. At the end of the batch, bundles are sealed and what is open is sent.
+//! 7. The sender of a packet that took several datagrams hears how large they should be
+//!    ([`telling`]). The packet travels all the same.
+//! 8. At the end of the batch, bundles are sealed and what is open is sent.
 
 mod announce;
 pub(crate) mod cut;
 pub(crate) mod outbox;
+pub(crate) mod telling;
 
 use std::net::IpAddr;
 use std::ops::DerefMut;
@@ -26,7 +29,7 @@ use ipop_wire::{VNET_HEADER_LEN, VirtioNetHeader};
 
 use crate::Pipeline;
 use crate::counters::{Drop, Total};
-use crate::egress::cut::Outgoing;
+use crate::egress::cut::{Fit, Outgoing};
 use crate::egress::outbox::Out;
 use crate::links::LinkId;
 use crate::neighbour::{Directory, Verdict};
@@ -121,19 +124,31 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
         }
     }
 
-    /// Writes a frame of our own making to the tap.
+    /// Answers a question of the host.
     fn answer<K: Sink<Slot = S>>(&mut self, frame: &[u8], sink: &mut K) -> Result<(), Drop> {
+        self.write_own(frame.len(), |room| room.copy_from_slice(frame), sink)?;
+        self.counters.add(Total::NeighboursAnswered, 1);
+        Ok(())
+    }
+
+    /// Lets `fill` write a frame of `len` bytes for the tap.
+    fn write_own<K: Sink<Slot = S>>(
+        &mut self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+        sink: &mut K,
+    ) -> Result<(), Drop> {
         let mut slot = sink.reserve().ok_or(Drop::OutputFull)?;
-        let end = ANSWER_START + VNET_HEADER_LEN + frame.len();
+        let end = ANSWER_START + VNET_HEADER_LEN + len;
         let Some(room) = slot.get_mut(ANSWER_START..end) else {
             sink.discard(slot);
             return Err(Drop::OutputFull);
         };
-        room[..VNET_HEADER_LEN].copy_from_slice(&VirtioNetHeader::default().emit());
-        room[VNET_HEADER_LEN..].copy_from_slice(frame);
-        self.counters.add(Total::NeighboursAnswered, 1);
+        let (vnet, frame) = room.split_at_mut(VNET_HEADER_LEN);
+        vnet.copy_from_slice(&VirtioNetHeader::default().emit());
+        fill(frame);
         self.counters.add(Total::TapFramesOut, 1);
-        self.counters.add(Total::TapBytesOut, frame.len());
+        self.counters.add(Total::TapBytesOut, len);
         sink.write_tap(slot, ANSWER_START..end);
         Ok(())
     }
@@ -175,10 +190,12 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
         outgoing: &Outgoing<'_>,
         sink: &mut K,
     ) {
-        if self.links.get_mut(id).is_some_and(|link| link.ratchet_if_due(now)) {
-            self.counters.add(Total::Ratchets, 1);
+        if let Some(link) = self.links.get_mut(id) {
+            self.counters.add(Total::Ratchets, link.ratchet_if_due(now));
         }
-        self.out(sink).emit(id, outgoing);
+        if self.out(sink).emit(id, outgoing) == Fit::Fragments {
+            self.tell_sender(now, id, outgoing, sink);
+        }
     }
 
     fn out<'a, K: Sink<Slot = S>>(&'a mut self, sink: &'a mut K) -> Out<'a, K> {

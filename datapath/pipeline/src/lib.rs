@@ -94,6 +94,7 @@ pub struct Pipeline<S> {
     outbox: egress::outbox::Outbox<S>,
     inbox: ingress::Inbox<S>,
     recent: recent::Recent,
+    told: egress::telling::Told,
     codel: codel::Codel,
     counters: Counters,
 }
@@ -109,6 +110,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             outbox: egress::outbox::Outbox::new(config.segments_max),
             inbox: ingress::Inbox::new(&config),
             recent: recent::Recent::default(),
+            told: egress::telling::Told::default(),
             codel: codel::Codel::default(),
             counters: Counters::default(),
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use ipop_crypto::{OpenError, Opener, SealError, Sealer};
 use ipop_wire::channel::{CHANNEL_PREFIX_LEN, channel_prefix};
 use ipop_wire::ethernet::Mac;
+use ipop_wire::geometry::GEOMETRY_LEN;
 use ipop_wire::{Header, Kind, LinkIndex, Part, SEAL_OVERHEAD};
 
 use crate::counters::{Drop, LinkCounters};
@@ -22,6 +23,9 @@ pub struct Path {
     pub channel: Option<u16>,
     /// Largest UDP payload that the path carries, in bytes; at least [`DATAGRAM_LEN_MIN`] counts.
     pub datagram_len: u16,
+    /// Whether that is what the path carries for now, and not only what is proven so far: senders
+    /// of larger packets are told.
+    pub is_settled: bool,
 }
 
 /// What a worker is given of a link when its handshake is done.
@@ -67,6 +71,8 @@ pub(crate) struct Link {
     pub counters: LinkCounters,
     /// When an authentic datagram came last.
     pub heard: Option<Instant>,
+    /// The sending key's epoch as of the last count.
+    counted_epoch: u64,
     /// The source address that was last found to be the peer's, and by which routes.
     pub admitted: Option<(IpAddr, u64)>,
 }
@@ -78,6 +84,13 @@ impl Link {
         let path = self.entry.path?;
         let datagram_len = usize::from(path.datagram_len.max(DATAGRAM_LEN_MIN));
         Some(datagram_len - self.overhead())
+    }
+
+    /// The largest IP packet that fits one datagram behind `ethernet_len` bytes of a header that
+    /// travels; `None` while that is not settled.
+    pub fn packet_len(&self, ethernet_len: usize) -> Option<u16> {
+        let budget = self.budget().filter(|_| self.entry.path.is_some_and(|path| path.is_settled));
+        u16::try_from(budget?.saturating_sub(GEOMETRY_LEN + ethernet_len)).ok()
     }
 
     /// Bytes that a datagram has on top of its plaintext.
@@ -97,14 +110,15 @@ impl Link {
         self.entry.path.is_some_and(|path| path.channel.is_some())
     }
 
-    /// Replaces the sending key if its time is over; tells whether it did.
+    /// Replaces the sending key if its time is over; tells how often that was done since the last
+    /// call, here or amid the parts of a frame.
     #[inline]
-    pub fn ratchet_if_due(&mut self, now: Instant) -> bool {
-        let is_due = self.entry.sealer.needs_ratchet(now);
-        if is_due {
+    pub fn ratchet_if_due(&mut self, now: Instant) -> usize {
+        if self.entry.sealer.needs_ratchet(now) {
             self.entry.sealer.ratchet(now);
         }
-        is_due
+        let epoch = self.entry.sealer.epoch();
+        (epoch - std::mem::replace(&mut self.counted_epoch, epoch)) as usize
     }
 
     /// Seals one data datagram to the front of `out`, a relay's prefix included.
@@ -205,7 +219,13 @@ impl LinkTable {
     pub fn install(&mut self, entry: LinkEntry) -> Option<LinkEntry> {
         let replaced = self.remove(entry.index);
         let (index, is_sending) = (entry.index, entry.is_sending);
-        let link = Link { entry, counters: LinkCounters::default(), heard: None, admitted: None };
+        let link = Link {
+            counted_epoch: entry.sealer.epoch(),
+            entry,
+            counters: LinkCounters::default(),
+            heard: None,
+            admitted: None,
+        };
         let place = self.places.iter().position(|place| place.link.is_none());
         let place = place.unwrap_or_else(|| {
             self.places.push(Place { generation: 0, link: None });

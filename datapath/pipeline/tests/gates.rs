@@ -5,7 +5,7 @@ mod kit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use ipop_crypto::{ChainSecret, Cipher, Sealer};
+use ipop_crypto::{ChainSecret, Cipher, KeyLife, Sealer};
 use ipop_pipeline::{Config, Drop, Path, Sink, Total};
 use ipop_wire::arp::{Arp, ArpRepr, Operation};
 use ipop_wire::channel::channel_prefix;
@@ -325,7 +325,7 @@ fn neighbour_messages_of_peers_are_checked() {
 #[test]
 fn what_is_not_data_goes_to_the_agent() {
     let channel = Some(0x4001);
-    let mut pair = Pair::new(Path { channel, datagram_len: 1400 });
+    let mut pair = Pair::new(Path { channel, datagram_len: 1400, is_settled: true });
     let mut control = [0; 200];
     let len =
         pair.a.seal_control(pair.now, INDEX_AT_A, channel, b"hello", &mut control).expect("sealed");
@@ -373,6 +373,28 @@ fn keys_ratchet_on_the_way_and_links_know_their_state() {
     assert_eq!(pair.a.counters().total(Total::Ratchets), 4);
     pair.a.maintain(pair.now);
     assert_eq!(pair.a.counters().total(Total::Ratchets), 5);
+}
+
+#[test]
+fn keys_that_change_amid_a_frame_are_counted() {
+    let mut pair = Pair::new(direct(1472));
+    let config = Config {
+        key_life: KeyLife { packets: 10, ..KeyLife::default() },
+        ..Config::new(MAC_A, 1500)
+    };
+    pair.a = Node::new(config, &[IP_A.into()]);
+    pair.a.install_link(link(INDEX_AT_A, INDEX_AT_B, MAC_B, direct(1472)));
+    let stream = Shape { payload_len: 44 * 1348, ..Shape::default() };
+    let frame = stream.super_segment(1348, false).to_bytes();
+    for _ in 0..5 {
+        assert_eq!(pair.carry(std::slice::from_ref(&frame)).len(), 1);
+    }
+    pair.a.maintain(pair.now);
+    let sealed = pair.a.counters().total(Total::DatagramsOut);
+    let status = pair.a.link_statuses().next().expect("one link");
+    assert_eq!(pair.a.counters().total(Total::Ratchets), status.sealing_epoch);
+    assert_eq!(status.sealing_epoch, sealed / 10);
+    assert_eq!(pair.drops(), 0);
 }
 
 #[test]

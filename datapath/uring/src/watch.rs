@@ -43,16 +43,21 @@ pub struct NetworkWatch {
     interfaces: Interfaces,
 }
 
-/// MTU and flags of each interface, by its index.
+/// What is known of the interfaces.
 #[derive(Debug, Default)]
-struct Interfaces(HashMap<u32, (u32, u32)>);
+struct Interfaces {
+    /// MTU and flags of each, by its index.
+    known: HashMap<u32, (u32, u32)>,
+    /// The index of the one whose MTU is our own doing.
+    own: u32,
+}
 
 impl NetworkWatch {
-    /// From now on changes are told.
+    /// From now on changes are told, but for the MTU of the interface with the index `own`.
     ///
     /// # Errors
     /// Whatever the kernel says; no privilege is needed.
-    pub fn open() -> io::Result<NetworkWatch> {
+    pub fn open(own: u32) -> io::Result<NetworkWatch> {
         // Protocol 0 is NETLINK_ROUTE.
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
@@ -64,7 +69,11 @@ impl NetworkWatch {
         bind(&socket, &SocketAddrNetlink::new(0, groups as u32))?;
         sendto(&socket, &dump_request(), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         let buffer = vec![0; BUFFER_LEN];
-        let mut watch = NetworkWatch { socket, buffer, interfaces: Interfaces::default() };
+        let mut watch = NetworkWatch {
+            socket,
+            buffer,
+            interfaces: Interfaces { own, ..Interfaces::default() },
+        };
         while !watch.read()?.1 {}
         Ok(watch)
     }
@@ -106,7 +115,7 @@ impl Interfaces {
                 libc::RTM_DELLINK => {
                     change.addresses = true;
                     if body.len() >= LINK_HEADER_LEN {
-                        self.0.remove(&number(body, 4));
+                        self.known.remove(&number(body, 4));
                     }
                 }
                 libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
@@ -126,12 +135,12 @@ impl Interfaces {
             return;
         }
         let (index, flags) = (number(body, 4), number(body, 8));
-        let known = self.0.get(&index).copied();
+        let known = self.known.get(&index).copied();
         let told = mtu(&body[LINK_HEADER_LEN..]).or(known.map(|(mtu, _)| mtu));
         let Some(mtu) = told else { return };
-        self.0.insert(index, (mtu, flags));
+        self.known.insert(index, (mtu, flags));
         change.addresses |= known.is_none_or(|(_, before)| before != flags);
-        change.mtus |= known.is_some_and(|(before, _)| before != mtu);
+        change.mtus |= index != self.own && known.is_some_and(|(before, _)| before != mtu);
     }
 }
 
@@ -202,14 +211,23 @@ mod tests {
         assert_eq!(interfaces.learn(&both), change(true, true));
         let gone = message(libc::RTM_DELLINK, &link(2, 0, 1500)[HEADER_LEN..]);
         assert_eq!(interfaces.learn(&gone), change(true, false));
-        assert!(interfaces.0.is_empty());
+        assert!(interfaces.known.is_empty());
         assert!(interfaces.learn(&message(libc::NLMSG_DONE as u16, &[0; 4])).1);
     }
 
     #[test]
+    fn what_we_do_to_our_own_interface_is_no_news() {
+        let mut interfaces = Interfaces { own: 5, ..Interfaces::default() };
+        interfaces.learn(&link(5, 1, 1400));
+        let nothing = NetworkChange::default();
+        assert_eq!(interfaces.learn(&link(5, 1, 1428)), (nothing, false));
+        assert!(interfaces.learn(&link(5, 0, 1428)).0.addresses);
+    }
+
+    #[test]
     fn a_watch_opens_and_knows_the_interfaces() {
-        let watch = NetworkWatch::open().unwrap();
-        assert!(!watch.interfaces.0.is_empty(), "at least the loopback");
+        let watch = NetworkWatch::open(0).unwrap();
+        assert!(!watch.interfaces.known.is_empty(), "at least the loopback");
     }
 
     proptest! {

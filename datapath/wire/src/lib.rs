@@ -3,7 +3,8 @@
 //! What it is: every byte layout the datapath reads or writes, one file per format, with no state
 //! and no I/O. Ours are the tunnel [`Header`] in front of every datagram, the [`geometry`] behind a
 //! part of a super-segment, and the [`bundle`] of several small frames. Theirs are virtio-net,
-//! Ethernet, ARP, IPv4, IPv6, TCP, UDP, neighbour discovery and TURN ChannelData.
+//! Ethernet, ARP, IPv4, IPv6, TCP, UDP, neighbour discovery, the ICMP of packets that are too big,
+//! and TURN ChannelData.
 //!
 //! Each format has two types: a *view*, checked once against the bytes, whose accessors cannot fail
 //! afterwards, and a *repr* (or plain struct) that is taken from a view and emitted again; parsing
@@ -26,6 +27,7 @@ pub mod ipv6;
 pub mod layout;
 pub mod neighbour;
 pub mod tcp;
+pub mod too_big;
 pub mod tunnel;
 pub mod udp;
 pub mod vnet;

@@ -66,6 +66,7 @@ impl Agent {
             self.complain(&error.to_string());
             Refusal::new(RefusalReason::InterfaceFailed, error)
         })?;
+        self.parts.note.show_mtu(&self.parts.interface);
         let own: Vec<_> = addresses.iter().map(|(address, _)| *address).collect();
         self.order_all(|| ToWorker::SetOwnAddresses(own.clone()));
         Ok(())

@@ -125,7 +125,8 @@ impl Agent {
 }
 
 fn lane_path(path: &ipop_link::Path) -> pipeline::Path {
-    pipeline::Path { channel: path.channel, datagram_len: path.datagram_len }
+    let ipop_link::Path { channel, datagram_len, is_len_settled: is_settled, .. } = *path;
+    pipeline::Path { channel, datagram_len, is_settled }
 }
 
 fn destination(path: &ipop_link::Path) -> Destination {

@@ -17,19 +17,24 @@ impl Link {
                 break;
             }
         }
-        let len = self.datagram_len();
-        if len != self.reported_len {
-            self.reported_len = len;
-            self.outputs.extend(len.map(LinkOutput::DatagramLen));
-            if let Some(len) = len {
-                self.recorder.record(now, Trace::DatagramLen(len));
-            }
-        }
+        self.report_len(now);
         let reported = (self.state(), self.path());
         if reported != self.reported {
             self.record_state(now, reported.0);
             self.reported = reported;
             self.outputs.push_back(LinkOutput::Changed);
+        }
+    }
+
+    fn report_len(&mut self, now: Instant) {
+        let Some(len) = self.datagram_len() else { return };
+        let before = self.reported_len.replace((len, self.is_len_settled()));
+        if before == self.reported_len {
+            return;
+        }
+        self.outputs.push_back(LinkOutput::DatagramLen);
+        if before.is_none_or(|(before, _)| before != len) {
+            self.recorder.record(now, Trace::DatagramLen(len));
         }
     }
 
@@ -66,7 +71,7 @@ impl Link {
         let is_first = self.selected.replace(selected).is_none();
         let limits = Limits::of(selected.remote, selected.is_direct());
         let path_mtu = self.path_mtu.insert(PathMtu::new(now, limits));
-        self.reported_len = Some(path_mtu.datagram_len());
+        self.reported_len = Some((path_mtu.datagram_len(), path_mtu.is_settled()));
         self.outputs.push_back(LinkOutput::Selected(selected));
         self.lead_lanes(now);
         if is_first {
@@ -156,6 +161,7 @@ impl Link {
                 .and_then(Keys::rtt)
                 .or_else(|| self.agent.selected().and_then(|selected| selected.rtt)),
             datagram_len: self.datagram_len(),
+            is_len_settled: self.is_len_settled(),
             relay: None,
             choice: self.agent.choice(),
             outcomes: self.agent.outcomes(),
@@ -179,6 +185,12 @@ impl Link {
     #[must_use]
     pub fn datagram_len(&self) -> Option<u16> {
         self.path_mtu.as_ref().map(PathMtu::datagram_len)
+    }
+
+    /// Whether [`datagram_len`](Self::datagram_len) is all that the path carries.
+    #[must_use]
+    pub fn is_len_settled(&self) -> bool {
+        self.path_mtu.as_ref().is_some_and(PathMtu::is_settled)
     }
 
     fn path(&self) -> Option<PathStatus> {

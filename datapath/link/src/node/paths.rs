@@ -98,7 +98,7 @@ impl Node {
             LinkOutput::Probe { index, nonce, datagram_len } => {
                 self.probe(at, index, nonce, datagram_len);
             }
-            LinkOutput::DatagramLen(_) => self.publish_path(at),
+            LinkOutput::DatagramLen => self.publish_path(at),
             LinkOutput::Remove(index) => {
                 if let Some(slot) = self.slots.get_mut(at) {
                     slot.installed.retain(|installed| *installed != index);
@@ -182,19 +182,22 @@ impl Node {
     fn publish_path(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let path = slot.pair.and_then(|(local, remote, kind)| {
+            let (local, remote, channel) = match self.gatherer.is_relayed(local) {
+                false => (local, remote, None),
+                true => {
+                    let relay = self.gatherer.relay_path(local, remote)?;
+                    (relay.local, relay.server, Some(relay.channel))
+                }
+            };
             let datagram_len = slot.link.datagram_len()?;
-            if !self.gatherer.is_relayed(local) {
-                return Some(Path { local, remote, channel: None, kind, datagram_len });
-            }
-            let relay = self.gatherer.relay_path(local, remote)?;
-            let (local, remote, channel) = (relay.local, relay.server, Some(relay.channel));
-            Some(Path { local, remote, channel, kind, datagram_len })
+            let is_len_settled = slot.link.is_len_settled();
+            Some(Path { local, remote, channel, kind, datagram_len, is_len_settled })
         });
         let before = std::mem::replace(&mut slot.path, path);
         if before == path {
             return;
         }
-        let len = |path: Option<Path>| path.map(|path| path.datagram_len);
+        let len = |path: Option<Path>| path.map(|path| (path.datagram_len, path.is_len_settled));
         let others = if len(before) == len(path) { 0 } else { slot.lane_pairs.len() };
         for lane in 0..=others {
             self.publish_lane_path(at, lane as u8);

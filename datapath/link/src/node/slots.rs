@@ -53,8 +53,7 @@ impl Slot {
     pub fn lane_path(&self, lane: u8) -> Option<Path> {
         let Some(place) = usize::from(lane).checked_sub(1) else { return self.path };
         let (local, remote) = self.lane_pairs.get(place).copied().flatten()?;
-        let (kind, datagram_len) = (PathKind::Direct, self.path?.datagram_len);
-        Some(Path { local, remote, channel: None, kind, datagram_len })
+        Some(Path { local, remote, channel: None, kind: PathKind::Direct, ..self.path? })
     }
 
     /// Everything there is to know of its link.

@@ -27,6 +27,8 @@ struct Path {
     bytes: usize,
     /// Each length that data could use, and from when on.
     told: Vec<(Duration, u16)>,
+    /// Those among them that counted as all that passes.
+    settled: Vec<u16>,
 }
 
 impl Path {
@@ -48,6 +50,7 @@ impl Path {
             sent: 0,
             bytes: 0,
             told: Vec::new(),
+            settled: Vec::new(),
         }
     }
 
@@ -81,6 +84,9 @@ impl Path {
             let len = self.machine.datagram_len() + 28;
             if self.told.last().is_none_or(|(_, last)| *last != len) {
                 self.told.push((self.now - self.start, len));
+            }
+            if self.machine.is_settled() && self.settled.last() != Some(&len) {
+                self.settled.push(len);
             }
         }
     }
@@ -171,6 +177,21 @@ fn a_path_that_grows_is_used_within_three_seconds() {
         path.mtu = after;
         let took = path.settles(after);
         assert!(took < SECOND * 4, "{before} to {after}: {took:?}");
+    }
+}
+
+#[test]
+fn nothing_is_settled_while_a_search_is_under_way() {
+    for mtus in [[1500, 1400, 9000], [9000, 1337, 1500], [576, 1500, 576], [1280, 9000, 1280]] {
+        let mut path = Path::new(mtus[0], 9000);
+        for mtu in mtus {
+            path.mtu = mtu;
+            path.settles(mtu);
+            path.run(SECOND * 20);
+        }
+        let is_one = |(len, mtu): (&u16, u16)| (mtu - PRECISION + 1..=mtu).contains(len);
+        assert_eq!(path.settled.len(), 3, "{:?}", path.settled);
+        assert!(path.settled.iter().zip(mtus).all(is_one), "{:?}", path.settled);
     }
 }
 

@@ -49,6 +49,15 @@ impl Outgoing<'_> {
     }
 }
 
+/// Whether packets of a frame fit the path's datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// Each one is whole in one datagram, or was nothing but a byte stream's next bytes.
+    Whole,
+    /// One takes several datagrams: smaller ones would serve better.
+    Fragments,
+}
+
 /// A frame, or a piece of one, that becomes a row of parts.
 struct Parts<'a> {
     payload: &'a [u8],
@@ -61,18 +70,19 @@ struct Parts<'a> {
 
 impl<K: Sink> Out<'_, K> {
     /// Seals a frame for a link, in as many datagrams as it takes; drops are counted.
-    pub fn emit(&mut self, link: LinkId, outgoing: &Outgoing<'_>) {
+    pub fn emit(&mut self, link: LinkId, outgoing: &Outgoing<'_>) -> Fit {
         let Some(budget) = self.links.get(link).and_then(|link| link.budget()) else {
             self.counters.drop(Drop::LinkNotUp);
-            return;
+            return Fit::Whole;
         };
         let result = match outgoing.vnet.gso_type {
             GsoType::None => self.emit_frame(link, budget, outgoing),
             _ => self.emit_super_segment(link, budget, outgoing),
         };
-        if let Err(reason) = result {
+        result.unwrap_or_else(|reason| {
             self.counters.drop(reason);
-        }
+            Fit::Whole
+        })
     }
 
     fn emit_frame(
@@ -80,7 +90,7 @@ impl<K: Sink> Out<'_, K> {
         link: LinkId,
         budget: usize,
         outgoing: &Outgoing<'_>,
-    ) -> Result<(), Drop> {
+    ) -> Result<Fit, Drop> {
         let Outgoing { frame, vnet, is_ethernet_elided } = *outgoing;
         let bytes = &frame[outgoing.elided_len()..];
         // A frame of which no two fit one datagram gains nothing from being staged.
@@ -88,10 +98,10 @@ impl<K: Sink> Out<'_, K> {
         if is_small && Record::can_tell(vnet.csum) {
             let record = Record { len: bytes.len() as u16, csum: vnet.csum, is_ethernet_elided };
             self.stage(link, record, bytes);
-            return Ok(());
+            return Ok(Fit::Whole);
         }
         if bytes.len() + GEOMETRY_LEN > budget {
-            return self.emit_fragments(link, budget, outgoing);
+            return self.emit_fragments(link, budget, outgoing).map(|()| Fit::Fragments);
         }
         // With its payload in front the receiver can join it to its neighbours where it decrypts.
         let header_len = match vnet.csum {
@@ -101,7 +111,8 @@ impl<K: Sink> Out<'_, K> {
         let header_len = if header_len > HEADERS_MAX { ETHERNET_LEN } else { header_len };
         let (headers, payload) = frame.split_at(header_len);
         let geometry = outgoing.plain_geometry(header_len);
-        self.emit_parts(link, &Parts { payload, headers, geometry, part_len: payload.len() })
+        self.emit_parts(link, &Parts { payload, headers, geometry, part_len: payload.len() })?;
+        Ok(Fit::Whole)
     }
 
     /// A frame too large for one datagram, in parts of which all are needed.
@@ -126,7 +137,7 @@ impl<K: Sink> Out<'_, K> {
         link: LinkId,
         budget: usize,
         outgoing: &Outgoing<'_>,
-    ) -> Result<(), Drop> {
+    ) -> Result<Fit, Drop> {
         let Outgoing { frame, vnet, .. } = *outgoing;
         let layout = checked_layout(frame, &vnet).ok_or(Drop::MalformedFrame)?;
         let (headers, payload) = frame.split_at(layout.header_len());
@@ -152,13 +163,18 @@ impl<K: Sink> Out<'_, K> {
                 geometry.gso_size = room as u16;
                 room
             }
-            Transport::Udp => return self.emit_datagrams(link, room, outgoing, &layout),
+            Transport::Udp => {
+                self.emit_datagrams(link, room, outgoing, &layout)?;
+                return Ok(Fit::Fragments);
+            }
         };
         let parts = Parts { payload, headers, geometry, part_len };
         if payload.len() > PARTS_MAX * part_len {
-            return self.emit_rows(link, &parts, &layout);
+            self.emit_rows(link, &parts, &layout)?;
+        } else {
+            self.emit_parts(link, &parts)?;
         }
-        self.emit_parts(link, &parts)
+        Ok(Fit::Whole)
     }
 
     /// A super-segment in more parts than can be numbered: as several shorter ones.

@@ -156,7 +156,7 @@ pub fn source() -> Source {
 }
 
 pub fn direct(datagram_len: u16) -> Path {
-    Path { channel: None, datagram_len }
+    Path { channel: None, datagram_len, is_settled: true }
 }
 
 /// Payload bytes of a super-segment that fit one datagram of the path.
