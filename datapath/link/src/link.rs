@@ -3,8 +3,9 @@
 //! 1. The ICE agent looks for a path; whoever controls it is the TLS client.
 //! 2. With a path, the client shakes hands; datagrams of a handshake are taken only from where an
 //!    authenticated check has come, so strangers never get an answer.
-//! 3. The session's lanes are installed; sealed pings and pongs confirm the keys both ways.
-//! 4. Only then the link is up. Pings go on; every hour, or when asked, there are new keys, and
+//! 3. The session's lanes are installed, and the first ones carry frames at once; sealed pings and
+//!    pongs confirm the keys both ways.
+//! 4. Only then the link is up, and new keys replace others. Pings go on; every hour, or when asked, there are new keys, and
 //!    the old ones open what is under way for a while.
 
 mod inputs;
@@ -133,6 +134,8 @@ pub enum LinkOutput {
     },
     /// All sessions of the link are to use this pair.
     Selected(Selected),
+    /// Frames may be sealed with this session already, if no other carries them.
+    Begin(LinkIndex),
     /// Frames are to be sealed with this session from now on.
     Activate(LinkIndex),
     /// Seal and send a control frame.

@@ -62,6 +62,11 @@ impl Link {
         self.recorder.record(now, Trace::KeysInstalled { cipher, lanes });
         self.next = Some(Keys::new(index, cipher, lanes, now));
         self.outputs.push_back(LinkOutput::Install { index, session });
+        // The handshake has shown that the path carries both ways, and that the peer has the keys
+        // or is about to: without others, frames need not wait for a round trip more.
+        if self.active.is_none() {
+            self.outputs.push_back(LinkOutput::Begin(index));
+        }
         self.ping(now);
     }
 
