@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ipop_controller::{Account, Address, Endpoint, Relay, Settings, Trust};
 use ipop_crypto::Cipher;
+use ipop_hub::Ticket;
 
 use crate::args::Up;
 use crate::config::{ConfigFile, Io, Mtu, Overlay, Tls, Workers, cidr4, cidr6};
@@ -84,6 +85,8 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
         trust,
         direct_tls: xmpp.tls == Tls::Direct,
         allow_plain: xmpp.allow_plain,
+        resource: String::new(),
+        offer: None,
     };
     let name = flags.name.clone().or(file.name.clone()).unwrap_or_else(|| "ipop".to_owned());
     let (stun, turn) = servers(&file)?;
@@ -91,6 +94,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
     let controller = Settings {
         name: name.clone(),
         memory: PathBuf::new(),
+        servers_memory: PathBuf::new(),
         by_ticket: false,
         account,
         room: group.room,
@@ -99,6 +103,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
         address6: address6(&file.overlay)?,
         mtu: mtu(file.overlay.mtu.as_ref())?,
         stun,
+        likely_stun: Vec::new(),
         turn,
         turn_ca_file,
     };
@@ -112,7 +117,7 @@ pub fn from_file(path: &Path, flags: &Up) -> Result<InstanceSettings, Failure> {
 pub fn from_ticket(
     name: String,
     account: Account,
-    room: String,
+    ticket: &Ticket,
     flags: &Up,
 ) -> Result<InstanceSettings, Failure> {
     let mut file = ConfigFile::default();
@@ -120,14 +125,16 @@ pub fn from_ticket(
     let controller = Settings {
         name: name.clone(),
         memory: PathBuf::new(),
+        servers_memory: PathBuf::new(),
         by_ticket: true,
         account,
-        room,
+        room: ticket.room_address(),
         room_password: None,
         address: address(&file.overlay, Some(TICKET_PREFIX))?,
         address6: None,
         mtu: mtu(file.overlay.mtu.as_ref())?,
         stun: Vec::new(),
+        likely_stun: ticket.likely_stun(),
         turn: Vec::new(),
         turn_ca_file: None,
     };
@@ -160,6 +167,7 @@ fn finish(
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
     let io = file.overlay.io.unwrap_or_default();
     controller.memory = beside(&identity, "peers");
+    controller.servers_memory = beside(&identity, "servers");
     let settings = InstanceSettings {
         name,
         interface,

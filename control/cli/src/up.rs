@@ -36,12 +36,13 @@ const HEALTHY: Duration = Duration::from_secs(20);
 /// to mend.
 pub fn run(flags: &Up) -> Result<ExitCode, Failure> {
     crate::preflight::check()?;
-    let settings = match (&flags.config, &flags.join) {
+    let mut settings = match (&flags.config, &flags.join) {
         (Some(path), _) => from_file(path, flags)?,
         (None, Some(ticket)) => join::settings(ticket, flags)?,
         (None, None) => return Err(Failure::usage("give --config FILE or --join TICKET")),
     };
-    join::ensure_identity(&settings.identity)?;
+    let identity = join::ensure_identity(&settings.identity)?;
+    settings.controller.account.resource = format!("ipop-{}", &identity.uid_hex()[..16]);
     let run_dir = RunDir::of(&settings.name)?;
     run_dir.claim()?;
     let result = supervise(&settings, &run_dir);

@@ -55,7 +55,7 @@ impl Cache {
 
     /// Replaces the file. A failure is returned once, until writing works again.
     pub(crate) fn write(&mut self, memory: &Memory) -> Option<String> {
-        let failure = self.try_write(&memory.encode()).err().map(|error| {
+        let failure = replace(&self.path, &memory.encode()).err().map(|error| {
             let path = self.path.display();
             format!("{path}: {error}; without it a restarted node needs its server")
         });
@@ -63,21 +63,22 @@ impl Cache {
         self.complaint.clone_from(&failure);
         failure.filter(|_| is_news)
     }
+}
 
-    fn try_write(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = self.path.with_file_name(name);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        // Whoever left such a file may have left it open to others.
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-    }
+/// Replaces a file as a whole; its owner alone can read it.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // Whoever left such a file may have left it open to others.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -7,18 +7,21 @@
 //! (`ipop-xmpp`).
 //!
 //! Left out on purpose: packets, and any state on disk but what the policy remembers of its peers
-//! (`cache.rs`). Read [`run`] and [`Settings`] first.
+//! (`cache.rs`) and what makes the next start quick (`last_servers.rs`). Read [`run`] and [`Settings`] first.
 
 #![forbid(unsafe_code)]
 
 mod cache;
 mod datapath;
+mod last_servers;
 mod network;
 mod runtime;
 mod settings;
 
 pub use runtime::{EXIT_FATAL, RunError, run};
-pub use settings::{Account, Address, Endpoint, Relay, Settings, Trust, TurnTransport, UriError};
+pub use settings::{
+    Account, Address, Endpoint, LoginOffer, Relay, Settings, Trust, TurnTransport, UriError,
+};
 
 /// Looks for whatever in the settings can be seen to be wrong before anything is started.
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipop_signal::{Host, HostPort, IceServers, Transport};
 use ipop_steer::TurnServer;
 use ipop_xmpp::{Config, InvalidPem, InvalidServerAddress, Security, ServerAddress};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 
 use crate::settings::{Account, Endpoint, Relay, Settings, Trust, TurnTransport};
 
@@ -56,9 +56,6 @@ pub(crate) enum NetworkError {
 /// How long a name may take: without a network, a node that starts has its peers to find.
 const NAME_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a server may take to accept a connection when there are others to choose from.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
-
 /// Looks for whatever can be seen to be wrong without asking anybody.
 ///
 /// # Errors
@@ -85,42 +82,18 @@ pub(crate) fn check(settings: &Settings) -> Result<(), NetworkError> {
 }
 
 /// The configuration of the XMPP client.
-pub(crate) async fn config(settings: &Settings) -> Result<Config, NetworkError> {
+pub(crate) fn config(settings: &Settings) -> Result<Config, NetworkError> {
     let account = &settings.account;
     let mut config = Config::new(&account.jid, &account.password, &settings.room);
     config.room_password.clone_from(&settings.room_password);
     config.allow_plain = account.allow_plain;
     config.trust = trust(account)?;
-    let servers: Result<Vec<ServerAddress>, _> =
-        account.servers.iter().map(|s| s.parse()).collect();
-    config.server = fastest(servers?).await.map(|server| match account.direct_tls {
-        true => ServerAddress { security: Security::DirectTls, ..server },
-        false => server,
-    });
+    config.resource.clone_from(&account.resource);
+    config.servers = account.servers.iter().map(|s| s.parse()).collect::<Result<Vec<_>, _>>()?;
+    if account.direct_tls {
+        config.servers.iter_mut().for_each(|server| server.security = Security::DirectTls);
+    }
     Ok(config)
-}
-
-/// The server that accepts a connection first: a hub lists all its addresses, and a node may reach
-/// any of them.
-async fn fastest(servers: Vec<ServerAddress>) -> Option<ServerAddress> {
-    let first = servers.first().cloned();
-    if servers.len() < 2 {
-        return first;
-    }
-    let mut tries = tokio::task::JoinSet::new();
-    for server in servers {
-        tries.spawn(async move {
-            let connection = TcpStream::connect((server.host.as_str(), server.port));
-            let result = tokio::time::timeout(CONNECT_PATIENCE, connection).await;
-            result.is_ok_and(|connected| connected.is_ok()).then_some(server)
-        });
-    }
-    while let Some(result) = tries.join_next().await {
-        if let Ok(Some(server)) = result {
-            return Some(server);
-        }
-    }
-    first
 }
 
 fn trust(account: &Account) -> Result<ipop_xmpp::Trust, NetworkError> {

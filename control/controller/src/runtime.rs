@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::cache::Cache;
 use crate::datapath::{Datapath, DatapathError, Heard, segment_path, unix_ms};
+use crate::last_servers::LastServers;
 use crate::network::{NetworkError, config, resolve_configured, resolve_offered};
 use crate::settings::{Settings, TurnTransport};
 use crate::{SERVERS_FILE, SETTINGS_FILE, fill_random};
@@ -103,6 +104,7 @@ struct Controller {
     waiting: VecDeque<Action>,
     servers: (mpsc::Sender<Servers>, mpsc::Receiver<Servers>),
     cache: Cache,
+    last: LastServers,
     status: Status,
 }
 
@@ -120,13 +122,22 @@ struct Status {
 impl Controller {
     async fn start(settings: Settings, run_dir: &Path) -> Result<Self, RunError> {
         let plan = settings.plan().map_err(|error| RunError::Settings(error.to_string()))?;
+        let last = LastServers::of(&settings.servers_memory, &settings.account.jid);
         // The login takes some round trips: it begins before the datapath is there.
-        let (actions, happenings) = Client::start(config(&settings).await?);
+        let mut config = config(&settings)?;
+        let offer = last.known.offer.clone().or(settings.account.offer.clone());
+        config.expected = offer.map(Into::into);
+        let mut seed = [0; 16];
+        fill_random(&mut seed)?;
+        config.seed = Some(seed);
+        let (actions, happenings) = Client::start(config);
         let segment = segment_path(run_dir);
         let attached = tokio::task::spawn_blocking(move || Datapath::attach(&segment)).await;
         let (datapath, note, events) = attached.map_err(std::io::Error::other)??;
         let (stun, turn) = resolve_configured(&settings.stun, &settings.turn).await;
-        let policy = GroupVpn::new(GroupConfig {
+        let mut likely = last.known.stun.clone();
+        likely.extend(&settings.likely_stun);
+        let mut policy = GroupVpn::new(GroupConfig {
             name: settings.name.clone(),
             plan,
             mtu: settings.mtu,
@@ -134,6 +145,8 @@ impl Controller {
             turn,
             ca_file: settings.turn_ca_file.as_deref().map(text_of).unwrap_or_default(),
         });
+        // Reflexive addresses take a round trip too, which goes with those of the login.
+        policy.handle_input(Instant::now(), Input::Servers { stun: likely, turn: Vec::new() });
         let cache = Cache::at(&settings.memory);
         let (memory, complaint) = cache.read();
         if let Some(text) = complaint {
@@ -161,6 +174,7 @@ impl Controller {
             waiting,
             servers,
             cache,
+            last,
             status,
         };
         controller.refill()?;
@@ -181,10 +195,12 @@ impl Controller {
                 _ = heartbeat.tick() => {
                     self.datapath.beat();
                     self.keep_memory();
+                    self.last.keep();
                 }
                 heard = self.events.recv() => self.on_heard(heard)?,
                 happening = self.happenings.recv() => self.on_happening(happening)?,
                 Some((stun, turn)) = self.servers.1.recv() => {
+                    self.last.known.stun.clone_from(&stun);
                     self.policy.handle_input(Instant::now(), Input::Servers { stun, turn });
                 }
                 () = sleep_until(due) => self.policy.handle_timeout(Instant::now()),
@@ -238,6 +254,7 @@ impl Controller {
             }
             Happening::Online { address } => {
                 tracing::info!("in the group as {address}");
+                self.last.known.offer = self.happenings.offer().map(Into::into);
                 self.status.signalling = format!("online as {address}");
                 self.status.show();
             }
@@ -355,6 +372,7 @@ impl Controller {
     /// Tells peers and room that this node goes.
     async fn say_goodbye(&mut self) {
         self.keep_memory();
+        self.last.keep();
         self.policy.leave();
         if self.obey().is_err() {
             return;

@@ -1,6 +1,6 @@
 //! What a controller has to be told: the supervisor writes it, a (re)started controller reads it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipop_group::{AddressPlan, PlanError, group_prefix6};
@@ -15,6 +15,8 @@ pub struct Settings {
     pub by_ticket: bool,
     /// The file with what is remembered of peers.
     pub memory: PathBuf,
+    /// The file with what is remembered of servers.
+    pub servers_memory: PathBuf,
     /// The account.
     pub account: Account,
     /// The room: room@service.
@@ -29,6 +31,8 @@ pub struct Settings {
     pub mtu: u16,
     /// STUN servers of the configuration.
     pub stun: Vec<Endpoint>,
+    /// STUN servers to ask until the network has named its own, without a word if they are none.
+    pub likely_stun: Vec<SocketAddr>,
     /// TURN servers of the configuration.
     pub turn: Vec<Relay>,
     /// PEM file with the roots for TURN servers over TLS; the system's without one.
@@ -50,6 +54,35 @@ pub struct Account {
     pub direct_tls: bool,
     /// Whether PLAIN may be used where the server offers no SCRAM.
     pub allow_plain: bool,
+    /// What the node is called at the server: the same in all its runs.
+    pub resource: String,
+    /// What the server is known to offer for a login.
+    pub offer: Option<LoginOffer>,
+}
+
+/// What a server offers for a login; see [`ipop_xmpp::Offer`].
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LoginOffer {
+    /// Names of SASL mechanisms.
+    pub mechanisms: Vec<String>,
+    /// Whether a login may be bound to the TLS connection.
+    pub binds_exporter: bool,
+    /// Whether the server minds nobody who goes on before it has answered.
+    pub pipelines: bool,
+}
+
+impl From<ipop_xmpp::Offer> for LoginOffer {
+    fn from(offer: ipop_xmpp::Offer) -> Self {
+        let ipop_xmpp::Offer { mechanisms, binds_exporter, pipelines } = offer;
+        Self { mechanisms, binds_exporter, pipelines }
+    }
+}
+
+impl From<LoginOffer> for ipop_xmpp::Offer {
+    fn from(offer: LoginOffer) -> Self {
+        let LoginOffer { mechanisms, binds_exporter, pipelines } = offer;
+        Self { mechanisms, binds_exporter, pipelines }
+    }
 }
 
 /// Leaves the password out.

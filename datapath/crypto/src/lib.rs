@@ -44,5 +44,11 @@ pub use tls::Role;
 
 use ipop_wire::{HEADER_LEN, TAG_LEN};
 
+/// Draws once from the library's generator, whose first seed takes some 20 ms in each process: a
+/// thread that has nothing else to do may wait for it, before a handshake has to.
+pub fn seed_generator() {
+    let _ = aws_lc_rs::rand::fill(&mut [0]);
+}
+
 /// Bytes that sealing adds to payload and extra: header in front, tag behind.
 pub const OVERHEAD_LEN: usize = HEADER_LEN + TAG_LEN;

@@ -81,6 +81,7 @@ impl RunError {
 /// # Errors
 /// [`RunError`] says what was wrong and what to do.
 pub fn run(config: DatapathConfig) -> Result<(), RunError> {
+    std::thread::spawn(ipop_crypto::seed_generator);
     let fingerprint = config.identity.fingerprint();
     let mac = mac_of(&fingerprint.0);
     let workers = worker_count(config.workers);

@@ -1,10 +1,12 @@
 //! One link: from ICE over a handshake to confirmed keys, and what keeps them.
 //!
 //! 1. The ICE agent looks for a path; whoever controls it is the TLS client.
-//! 2. With a path, the client shakes hands; datagrams of a handshake are taken only from where an
-//!    authenticated check has come, so strangers never get an answer.
-//! 3. The session's lanes are installed; sealed pings and pongs confirm the keys both ways.
-//! 4. Only then the link is up. Pings go on; every hour, or when asked, there are new keys, and
+//! 2. With a path, or one that the peer's checks come on, the client shakes hands; datagrams of a
+//!    handshake are taken only from where an authenticated check has come, so strangers never get
+//!    an answer.
+//! 3. The session's lanes are installed, and the first ones carry frames at once; sealed pings and
+//!    pongs confirm the keys both ways.
+//! 4. Only then the link is up, and new keys replace others. Pings go on; every hour, or when asked, there are new keys, and
 //!    the old ones open what is under way for a while.
 
 mod inputs;
@@ -133,6 +135,8 @@ pub enum LinkOutput {
     },
     /// All sessions of the link are to use this pair.
     Selected(Selected),
+    /// Frames may be sealed with this session already, if no other carries them.
+    Begin(LinkIndex),
     /// Frames are to be sealed with this session from now on.
     Activate(LinkIndex),
     /// Seal and send a control frame.
@@ -190,6 +194,8 @@ pub struct Link {
     /// From when the peer's credentials are known.
     negotiation: Option<Negotiation>,
     selected: Option<Selected>,
+    /// Where a client shakes hands before a pair is selected.
+    likely: Option<(SocketAddr, SocketAddr)>,
     /// What the selected pair carries.
     path_mtu: Option<PathMtu>,
     /// The peer has sent data, and not gone quiet since.
@@ -247,6 +253,7 @@ impl Link {
             config,
             negotiation: None,
             selected: None,
+            likely: None,
             path_mtu: None,
             is_flowing: false,
             remote_candidate_count: 0,

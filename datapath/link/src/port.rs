@@ -76,7 +76,8 @@ pub enum Output {
         path: Option<Path>,
     },
     /// Frames for this peer are to be sealed with this session from now on. Comes when the keys
-    /// are confirmed in both directions; a session before it still opens what is under way.
+    /// are confirmed in both directions, and before that where no other session carries frames; a
+    /// session before it still opens what is under way.
     Activate {
         /// Whose frames.
         peer: Fingerprint,

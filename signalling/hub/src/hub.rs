@@ -64,7 +64,7 @@ impl HubConfig {
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
             listen: SocketAddr::from(([0u16; 8], 5222)),
-            stun_port: 3478,
+            stun_port: crate::STUN_PORT,
             domain: "ipop.internal".to_owned(),
             room: "ipop".to_owned(),
             state: state.into(),

@@ -70,6 +70,12 @@ pub use error::HubError;
 pub use hub::{Hub, HubConfig};
 pub use ticket::{ADDRESSES_MAX, InvalidTicket, Ticket};
 
+/// The SASL mechanisms that every hub has offered, for those who need not ask (XEP-0305).
+pub const MECHANISMS: [&str; 2] = ["SCRAM-SHA-256", "SCRAM-SHA-1"];
+
+/// UDP port at which hubs serve STUN and TURN unless they are told otherwise.
+const STUN_PORT: u16 = 3478;
+
 /// Where a domain's rooms are.
 fn conference_of(domain: &str) -> String {
     format!("conference.{domain}")

@@ -1,8 +1,10 @@
 //! From a connection to a user who proved who it is (RFC 6120 sections 5 and 6).
 //!
 //! A first byte of 0x16 is a TLS hello (XEP-0368); anything else has to ask for TLS first. Nothing
-//! here minds a client that says more before it has heard the answer, except before TLS.
+//! here minds a client that says more before it has heard the answer, except before TLS: clients are
+//! told so (XEP-0305).
 
+use crate::MECHANISMS;
 use crate::accounts::Accounts;
 use crate::scram::{First, Pending, ScramError};
 use crate::stream::{CLOSE_PATIENCE, Fault, XmlStream};
@@ -20,6 +22,8 @@ use tokio_rustls::server::TlsStream;
 /// Passwords that may be tried on one connection.
 const ATTEMPTS_MAX: u32 = 3;
 const TLS_HELLO: u8 = 0x16;
+/// XEP-0305 section 4.
+const PIPELINING: &str = "urn:xmpp:features:pipelining";
 
 /// What it takes to let somebody in.
 pub(crate) struct Door {
@@ -97,12 +101,10 @@ impl Door {
     }
 
     async fn log_in(&self, stream: &mut Stream) -> Result<String, Fault> {
-        let mechanism = |hash: Hash| format!("<mechanism>{}</mechanism>", hash.mechanism());
+        let mechanisms = MECHANISMS.map(|name| format!("<mechanism>{name}</mechanism>")).concat();
         let features = format!(
-            "<mechanisms xmlns='{}'>{}{}</mechanisms>",
+            "<mechanisms xmlns='{}'>{mechanisms}</mechanisms><pipelining xmlns='{PIPELINING}'/>",
             ns::SASL,
-            mechanism(Hash::Sha256),
-            mechanism(Hash::Sha1)
         );
         stream.open(&self.domain, &features).await?;
         for _ in 0..ATTEMPTS_MAX {

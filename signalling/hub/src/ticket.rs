@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ipop_signal::{Host, HostPort};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 const PREFIX: &str = "ipop1.";
@@ -70,6 +70,15 @@ impl Ticket {
     /// The room's full address.
     pub fn room_address(&self) -> String {
         format!("{}@{}", self.room, crate::conference_of(&self.domain))
+    }
+
+    /// Where the hub answers STUN, if it does so at the usual port.
+    pub fn likely_stun(&self) -> Vec<SocketAddr> {
+        let addresses = self.addresses.iter().filter_map(|at| match at.host {
+            Host::Address(address) => Some(SocketAddr::new(address, crate::STUN_PORT)),
+            Host::Name(_) => None,
+        });
+        addresses.collect()
     }
 
     fn pack(&self) -> Vec<u8> {

@@ -29,7 +29,7 @@ fn add_addresses() {
 /// What the hub offers to a node.
 async fn offered(server: &HubServer) -> TurnServer {
     let mut config = server.node_config(UID);
-    config.server.as_mut().unwrap().host = HUB.to_owned();
+    config.servers[0].host = HUB.to_owned();
     let mut peer = Peer::start(config, announcement("alpha", 1));
     let servers = peer.ice_servers().await;
     assert_eq!(servers.stun[0].to_string(), format!("{HUB}:3478"));

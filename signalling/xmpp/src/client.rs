@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::conversation::{Clock, Conversation, Input, Output, Settings};
 use crate::failure::Failure;
 use crate::login::{self, Account, Stream};
+use crate::offer::Offer;
 use crate::stream_error;
 use aws_lc_rs::rand;
 use ipop_signal::{Action, FatalCause, Happening};
@@ -12,14 +13,14 @@ use jid::BareJid;
 use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
 /// Actions that may wait for the task; more are refused.
 const ACTIONS_MAX: usize = 1024;
 /// Happenings that may wait for the controller; then the task waits too.
 const HAPPENINGS_MAX: usize = 1024;
-/// From the first look-up to the bound resource.
+/// For a connection, for a login, and for a resource.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
@@ -38,7 +39,10 @@ pub struct ActionSender(mpsc::Sender<Action>);
 
 /// Where a controller hears [`Happening`]s.
 #[derive(Debug)]
-pub struct HappeningReceiver(mpsc::Receiver<Happening>);
+pub struct HappeningReceiver {
+    happenings: mpsc::Receiver<Happening>,
+    offer: watch::Receiver<Option<Offer>>,
+}
 
 /// An action was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,20 +59,23 @@ impl Client {
     /// Starts the client's task on the current Tokio runtime, which must have its time and I/O
     /// drivers enabled; a current-thread runtime will do.
     ///
-    /// Nothing is sent before the first [`Action::Announce`]: the node's fingerprint names its
-    /// resource at the server. From then on the client connects, enters the room, and comes back
+    /// It connects at once, enters the room with the first [`Action::Announce`], and comes back
     /// after each interruption until it is stopped (see [`ActionSender`]) or a
     /// [`Happening::Fatal`] ends it. A configuration that cannot work is such an end.
     pub fn start(config: Config) -> (ActionSender, HappeningReceiver) {
+        // The generator's first seed takes longer than all else here: it is there when TLS asks.
+        std::thread::spawn(|| rand::fill(&mut [0]));
         let (action_sender, actions) = mpsc::channel(ACTIONS_MAX);
         let (happenings, happening_receiver) = mpsc::channel(HAPPENINGS_MAX);
+        let (offers, offer) = watch::channel(None);
         tokio::spawn(async move {
-            let ended = run(config, actions, &happenings).await;
+            let ended = run(config, actions, &happenings, offers).await;
             if let Err(End::Failed(Failure::Fatal { cause, text })) = ended {
                 let _ = happenings.send(Happening::Fatal { cause, text }).await;
             }
         });
-        (ActionSender(action_sender), HappeningReceiver(happening_receiver))
+        let receiver = HappeningReceiver { happenings: happening_receiver, offer };
+        (ActionSender(action_sender), receiver)
     }
 }
 
@@ -88,12 +95,17 @@ impl ActionSender {
 impl HappeningReceiver {
     /// The next happening; `None` once the client has ended.
     pub async fn recv(&mut self) -> Option<Happening> {
-        self.0.recv().await
+        self.happenings.recv().await
     }
 
     /// The next happening, if there is one already.
     pub fn try_recv(&mut self) -> Option<Happening> {
-        self.0.try_recv().ok()
+        self.happenings.try_recv().ok()
+    }
+
+    /// What the server offered at the last login that succeeded, to be expected the next time.
+    pub fn offer(&self) -> Option<Offer> {
+        self.offer.borrow().clone()
     }
 }
 
@@ -117,37 +129,32 @@ struct Task<'a> {
     actions: mpsc::Receiver<Action>,
     happenings: &'a mpsc::Sender<Happening>,
     backoff: Backoff,
+    /// What the server will offer, as far as anybody knows, and who is told.
+    expected: Option<Offer>,
+    offers: watch::Sender<Option<Offer>>,
     /// Since when we are in the room, on this stream.
     settled: Option<Instant>,
 }
 
 async fn run(
     config: Config,
-    mut actions: mpsc::Receiver<Action>,
+    actions: mpsc::Receiver<Action>,
     happenings: &mpsc::Sender<Happening>,
+    offers: watch::Sender<Option<Offer>>,
 ) -> Result<(), End> {
     let settings = settings(&config)?;
-    let account = account(&config)?;
-    let seed = settings.seed;
-    let announcement = loop {
-        tokio::select! {
-            action = actions.recv() => match action {
-                Some(Action::Announce(announcement)) => break announcement,
-                Some(_) => {}
-                None => return Err(End::Stopped),
-            },
-            () = happenings.closed() => return Err(End::Stopped),
-        }
+    let task = Task {
+        account: account(&config)?,
+        backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST, settings.seed),
+        conversation: Conversation::new(settings, Instant::now()),
+        actions,
+        happenings,
+        expected: config.expected.clone(),
+        offers,
+        settled: None,
+        config: &config,
     };
-    let resource = format!("ipop-{}", &announcement.fingerprint.uid_hex()[..16]);
-    let mut conversation = Conversation::new(settings, Instant::now());
-    conversation.handle_input(Instant::now(), Input::Action(Action::Announce(announcement)));
-    let backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST, seed);
-    let account = Account { resource, ..account };
-    let settled = None;
-    Task { config: &config, account, conversation, actions, happenings, backoff, settled }
-        .run()
-        .await
+    task.run().await
 }
 
 impl Task<'_> {
@@ -172,14 +179,21 @@ impl Task<'_> {
     /// One stream, from look-up to its end.
     async fn attempt(&mut self) -> Result<std::convert::Infallible, End> {
         let (config, account) = (self.config, self.account.clone());
-        let login = timeout(LOGIN_TIMEOUT, login::log_in(config, &account));
         let late = |_| Failure::retry("the server takes too long to log us in");
-        let mut stream = self.meanwhile(login).await?.map_err(late)??;
-        login::queue_binding(&mut stream, &account);
+        let connect = timeout(LOGIN_TIMEOUT, login::connect(config, &account));
+        let stream = self.meanwhile(connect).await?.map_err(late)??;
+        // A login that fails may have failed by what was expected.
+        let expected = self.expected.take();
+        let login = login::log_in(stream, config, &account, expected.as_ref());
+        let login = timeout(LOGIN_TIMEOUT, login);
+        let mut entry = self.meanwhile(login).await?.map_err(late)??;
+        entry.queue_binding(&account);
         self.input(Input::Connected);
-        self.tell(Some(&mut stream)).await?;
-        timeout(LOGIN_TIMEOUT, login::bound(&mut stream)).await.map_err(late)??;
-        self.converse(stream).await
+        self.tell(Some(&mut entry.stream)).await?;
+        timeout(LOGIN_TIMEOUT, entry.bound(&account)).await.map_err(late)??;
+        self.expected = Some(entry.offer.clone());
+        self.offers.send_replace(Some(entry.offer));
+        self.converse(entry.stream).await
     }
 
     /// Stanzas, actions and timers, until something ends it.
@@ -280,9 +294,7 @@ async fn until(at: Option<Instant>) {
 fn settings(config: &Config) -> Result<Settings, Failure> {
     let account = bare(&config.account, "account")?;
     let room = bare(&config.room, "room")?;
-    let mut random = [0; 16];
-    rand::fill(&mut random).map_err(|_| Failure::retry("the system has no random numbers"))?;
-    let random = u128::from_ne_bytes(random);
+    let random = u128::from_ne_bytes(config.seed.map_or_else(drawn, Ok)?);
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Ok(Settings {
         domain: account.domain().to_string(),
@@ -295,13 +307,18 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
     })
 }
 
-/// The account, still without a resource.
+fn drawn() -> Result<[u8; 16], Failure> {
+    let mut random = [0; 16];
+    rand::fill(&mut random).map_err(|_| Failure::retry("the system has no random numbers"))?;
+    Ok(random)
+}
+
 fn account(config: &Config) -> Result<Account, Failure> {
     let jid = bare(&config.account, "account")?;
     let domain = jid.domain().to_string();
     let ascii_domain = idna::domain_to_ascii(&domain).unwrap_or_else(|_| domain.clone());
     let user = jid.node().map(ToString::to_string).unwrap_or_default();
-    Ok(Account { user, domain, ascii_domain, resource: String::new() })
+    Ok(Account { user, domain, ascii_domain, resource: config.resource.clone() })
 }
 
 fn bare(text: &str, what: &str) -> Result<BareJid, Failure> {

@@ -1,5 +1,6 @@
 //! What a client has to be told.
 
+use crate::offer::Offer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::fmt;
@@ -16,13 +17,23 @@ pub struct Config {
     pub room: String,
     /// What the room asks for; a room that we make will ask for it.
     pub room_password: Option<String>,
-    /// Where the server is; without it the domain's SRV records say, or else its addresses.
-    pub server: Option<ServerAddress>,
+    /// Where the server is, all of them tried at once; without any the domain's SRV records say,
+    /// or else its addresses.
+    pub servers: Vec<ServerAddress>,
     /// Which certificates are believed.
     pub trust: Trust,
     /// Whether the password may be shown to the server, if that offers no better way. TLS hides it
     /// from everybody else.
     pub allow_plain: bool,
+    /// Behind the `/` of the full address. The same in all runs of a node, so that the server knows
+    /// that a new stream is in the old one's place.
+    pub resource: String,
+    /// What the server is expected to offer. It saves a round trip, two if the server pipelines;
+    /// if it is another offer, the login goes by the real one.
+    pub expected: Option<Offer>,
+    /// Unguessable bytes, used for nothing else. Without them they are drawn from the library,
+    /// whose generator takes some 20 ms to begin.
+    pub seed: Option<[u8; 16]>,
 }
 
 impl Config {
@@ -33,9 +44,12 @@ impl Config {
             password: password.to_owned(),
             room: room.to_owned(),
             room_password: None,
-            server: None,
+            servers: Vec::new(),
             trust: Trust::System,
             allow_plain: false,
+            resource: "ipop".to_owned(),
+            expected: None,
+            seed: None,
         }
     }
 }
@@ -46,7 +60,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("account", &self.account)
             .field("room", &self.room)
-            .field("server", &self.server)
+            .field("servers", &self.servers)
             .field("trust", &self.trust)
             .field("allow_plain", &self.allow_plain)
             .finish_non_exhaustive()

@@ -1,9 +1,9 @@
 //! From a domain to a TCP connection: SRV records, addresses, and whoever answers first.
 //!
-//! 1. The configuration names the server, or SRV records do (RFC 6120 section 3.2.1, XEP-0368), or
+//! 1. The configuration names servers, or SRV records do (RFC 6120 section 3.2.1, XEP-0368), or
 //!    the domain itself at port 5222.
 //! 2. Each target's addresses are tried in turn, the families alternating, a quarter of a second
-//!    apart (RFC 8305 in its simplest form).
+//!    apart (RFC 8305 in its simplest form); all at once where the configuration names several.
 
 use crate::config::{Config, Security, ServerAddress};
 use crate::failure::Failure;
@@ -27,10 +27,30 @@ const ADDRESSES_MAX: usize = 16;
 
 /// Opens a connection to the server of a domain.
 pub(crate) async fn dial(config: &Config, domain: &str) -> Result<(TcpStream, Security), Failure> {
-    let targets = match &config.server {
-        Some(server) => vec![server.clone()],
-        None => targets_of(domain).await?,
-    };
+    match config.servers.as_slice() {
+        [] => reach(targets_of(domain).await?).await,
+        [server] => reach(vec![server.clone()]).await,
+        servers => reach_any(servers).await,
+    }
+}
+
+/// Which of several places is right is nobody's guess, so none gets a head start.
+async fn reach_any(servers: &[ServerAddress]) -> Result<(TcpStream, Security), Failure> {
+    let mut attempts: JoinSet<_> =
+        servers.iter().map(|server| reach(vec![server.clone()])).collect();
+    let mut last = Failure::retry("no server is configured");
+    while let Some(done) = attempts.join_next().await {
+        match done {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(failure)) => last = failure,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+/// Looks the targets up and connects to the first that answers.
+async fn reach(targets: Vec<ServerAddress>) -> Result<(TcpStream, Security), Failure> {
     let mut addresses = Vec::new();
     let mut faults = Vec::new();
     for target in targets {

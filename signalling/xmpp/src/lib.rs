@@ -31,6 +31,7 @@ mod dial;
 mod failure;
 mod login;
 mod mechanism;
+mod offer;
 mod scram;
 mod stream;
 mod stream_error;
@@ -38,3 +39,4 @@ mod tls;
 
 pub use client::{ActionSender, Client, HappeningReceiver, SendError};
 pub use config::{Config, InvalidPem, InvalidServerAddress, Security, ServerAddress, Trust};
+pub use offer::Offer;

@@ -10,6 +10,9 @@
 //! | 5 | `<response/>` | `<success/>` |
 //! | 6 | header, bind, and whatever the caller queues | header, features, bound |
 //!
+//! Where the server's [`Offer`] is expected, 4 goes with 3; where the server pipelines (XEP-0305), 6
+//! goes with 5.
+//!
 //! The server sees the parts of a row in their order, as if they had come one by one; the features
 //! are still checked when they arrive.
 
@@ -17,6 +20,7 @@ use crate::config::{Config, Security};
 use crate::dial::dial;
 use crate::failure::Failure;
 use crate::mechanism::{self, Exchange, Login};
+use crate::offer::Offer;
 use crate::stream::XmlStream;
 use crate::stream_error;
 use crate::tls;
@@ -33,9 +37,8 @@ pub(crate) type Stream = XmlStream<TlsStream<TcpStream>>;
 
 const BIND_ID: &str = "bind";
 
-/// Connects, encrypts and logs in. What follows on the stream is [`queue_binding`], anything that
-/// may travel along, and [`bound`].
-pub(crate) async fn log_in(config: &Config, account: &Account) -> Result<Stream, Failure> {
+/// Connects and encrypts.
+pub(crate) async fn connect(config: &Config, account: &Account) -> Result<Stream, Failure> {
     let (tcp, security) = dial(config, &account.ascii_domain).await?;
     let connector = tls::connector(&config.trust, security == Security::DirectTls)?;
     let tcp = match security {
@@ -43,14 +46,108 @@ pub(crate) async fn log_in(config: &Config, account: &Account) -> Result<Stream,
         Security::StartTls => upgrade(tcp, &account.domain).await?,
     };
     let tls = tls::secure(&connector, &account.ascii_domain, tcp).await?;
-    let mut stream = XmlStream::new(tls);
+    Ok(XmlStream::new(tls))
+}
+
+/// Logs in. What follows on the stream is [`Entry::queue_binding`], anything that may travel along,
+/// and [`Entry::bound`].
+pub(crate) async fn log_in(
+    mut stream: Stream,
+    config: &Config,
+    account: &Account,
+    expected: Option<&Offer>,
+) -> Result<Entry, Failure> {
+    let login = Login {
+        user: &account.user,
+        password: &config.password,
+        allow_plain: config.allow_plain,
+        binding: tls::channel_binding(stream.io()),
+    };
+    let mut early = expected.and_then(|expected| mechanism::choose_early(expected, &login));
     stream.queue_header(&account.domain);
+    if let Some(exchange) = &early {
+        stream.queue(&auth_element(exchange));
+    }
     stream.flush().await?;
     stream.header().await?;
-    let features = features(&mut stream).await?;
-    authenticate(&mut stream, &features, config, account).await?;
-    stream.restart();
-    Ok(stream)
+    let offer = Offer::of(&features(&mut stream).await?);
+    let pipelines = offer.pipelines || expected.is_some_and(|expected| expected.pipelines);
+    // A refusal of what was never offered says nothing about the password.
+    let may_fail = expected.is_some_and(|expected| !offer.is_same_choice(expected));
+    loop {
+        let is_early = early.is_some();
+        let exchange = match early.take() {
+            Some(exchange) => exchange,
+            None => {
+                let exchange = mechanism::choose(&offer, &login)?;
+                stream.queue(&auth_element(&exchange));
+                stream.flush().await?;
+                exchange
+            }
+        };
+        match prove(&mut stream, exchange, pipelines).await? {
+            Proof::Refused(_) if is_early && may_fail => {}
+            Proof::Refused(failure) => return Err(mechanism::refused(&failure, account)),
+            Proof::Given => {
+                stream.restart();
+                return Ok(Entry { stream, offer, unproven: None });
+            }
+            Proof::Awaited(exchange) => {
+                return Ok(Entry { stream, offer, unproven: Some(exchange) });
+            }
+        }
+    }
+}
+
+/// A login that has succeeded, or is about to.
+pub(crate) struct Entry {
+    pub(crate) stream: Stream,
+    /// What the server offered.
+    pub(crate) offer: Offer,
+    /// Our last word is queued, and the server's is still to come.
+    unproven: Option<Exchange>,
+}
+
+impl Entry {
+    /// Queues the opening of the stream that stanzas travel on, and the request for our resource.
+    pub(crate) fn queue_binding(&mut self, account: &Account) {
+        let resource = Element::builder("resource", ns::BIND).append(account.resource.as_str());
+        let bind = Element::builder("bind", ns::BIND).append(resource).build();
+        let request = Iq { from: None, to: None, id: BIND_ID.to_owned(), body: IqBody::Set(bind) };
+        self.stream.queue_header(&account.domain);
+        self.stream.queue(&request.emit());
+    }
+
+    /// Awaits the answers to [`Self::queue_binding`], and the server's proof if it is still to
+    /// come; without it nothing that follows is believed.
+    pub(crate) async fn bound(&mut self, account: &Account) -> Result<(), Failure> {
+        let stream = &mut self.stream;
+        if let Some(exchange) = self.unproven.take() {
+            let answer = stanza(stream).await?;
+            match answer.name() {
+                "success" => exchange.succeed(&mechanism::decode(&answer.text())?)?,
+                "failure" => return Err(mechanism::refused(&answer, account)),
+                other => return Err(unexpected(other)),
+            }
+            stream.restart();
+        }
+        stream.header().await?;
+        let features = features(stream).await?;
+        if !features.has_child("bind", ns::BIND) {
+            return Err(Failure::retry("the server lets nobody bind a resource"));
+        }
+        loop {
+            let element = stanza(stream).await?;
+            match Iq::parse(&element) {
+                Some(Iq { id, body: IqBody::Result(_), .. }) if id == BIND_ID => return Ok(()),
+                Some(Iq { id, body: IqBody::Error(error), .. }) if id == BIND_ID => {
+                    let text = format!("the server refuses our resource: {error}");
+                    return Err(Failure::retry(text));
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Whose stream it is.
@@ -64,34 +161,6 @@ pub(crate) struct Account {
     pub(crate) ascii_domain: String,
     /// Behind the `/` of the full address.
     pub(crate) resource: String,
-}
-
-/// Queues the opening of the stream that stanzas travel on, and the request for our resource.
-pub(crate) fn queue_binding(stream: &mut Stream, account: &Account) {
-    let resource = Element::builder("resource", ns::BIND).append(account.resource.as_str());
-    let bind = Element::builder("bind", ns::BIND).append(resource).build();
-    let request = Iq { from: None, to: None, id: BIND_ID.to_owned(), body: IqBody::Set(bind) };
-    stream.queue_header(&account.domain);
-    stream.queue(&request.emit());
-}
-
-/// Awaits the answers to [`queue_binding`].
-pub(crate) async fn bound(stream: &mut Stream) -> Result<(), Failure> {
-    stream.header().await?;
-    let features = features(stream).await?;
-    if !features.has_child("bind", ns::BIND) {
-        return Err(Failure::retry("the server lets nobody bind a resource"));
-    }
-    loop {
-        let element = stanza(stream).await?;
-        match Iq::parse(&element) {
-            Some(Iq { id, body: IqBody::Result(_), .. }) if id == BIND_ID => return Ok(()),
-            Some(Iq { id, body: IqBody::Error(error), .. }) if id == BIND_ID => {
-                return Err(Failure::retry(format!("the server refuses our resource: {error}")));
-            }
-            _ => {}
-        }
-    }
 }
 
 async fn upgrade(tcp: TcpStream, domain: &str) -> Result<TcpStream, Failure> {
@@ -115,34 +184,45 @@ async fn upgrade(tcp: TcpStream, domain: &str) -> Result<TcpStream, Failure> {
     stream.into_io()
 }
 
-async fn authenticate(
+/// How far an exchange got.
+enum Proof {
+    /// Both ends know the password.
+    Given,
+    /// Our last word is queued.
+    Awaited(Exchange),
+    /// The server's refusal.
+    Refused(Element),
+}
+
+/// Answers challenges; where the server pipelines, without awaiting what it says to the last one.
+async fn prove(
     stream: &mut Stream,
-    features: &Element,
-    config: &Config,
-    account: &Account,
-) -> Result<(), Failure> {
-    let login = Login {
-        user: &account.user,
-        password: &config.password,
-        allow_plain: config.allow_plain,
-        binding: tls::channel_binding(stream.io()),
-    };
-    let mut exchange = mechanism::choose(features, &login)?;
-    stream.queue(&auth_element(&exchange));
-    stream.flush().await?;
+    mut exchange: Exchange,
+    pipelines: bool,
+) -> Result<Proof, Failure> {
     loop {
         let answer = stanza(stream).await?;
         match answer.name() {
             "challenge" => {
                 let response = exchange.respond(&mechanism::decode(&answer.text())?)?;
                 stream.queue(&text_element("response", &response));
+                if pipelines {
+                    return Ok(Proof::Awaited(exchange));
+                }
                 stream.flush().await?;
             }
-            "success" => return exchange.succeed(&mechanism::decode(&answer.text())?),
-            "failure" => return Err(mechanism::refused(&answer, account)),
-            other => return Err(Failure::retry(format!("{other:?} in the middle of a login"))),
+            "success" => {
+                exchange.succeed(&mechanism::decode(&answer.text())?)?;
+                return Ok(Proof::Given);
+            }
+            "failure" => return Ok(Proof::Refused(answer)),
+            other => return Err(unexpected(other)),
         }
     }
+}
+
+fn unexpected(name: &str) -> Failure {
+    Failure::retry(format!("{name:?} in the middle of a login"))
 }
 
 fn auth_element(exchange: &Exchange) -> Element {

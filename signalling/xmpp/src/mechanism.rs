@@ -5,10 +5,10 @@
 
 use crate::failure::Failure;
 use crate::login::Account;
+use crate::offer::Offer;
 use crate::scram::{Binding, Scram, ScramError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ipop_jingle::ns;
 use ipop_signal::FatalCause;
 use ipop_stream::scram::Hash;
 use minidom::Element;
@@ -29,48 +29,39 @@ pub(crate) enum Exchange {
 }
 
 /// Chooses among what the server offers.
-pub(crate) fn choose(features: &Element, login: &Login<'_>) -> Result<Exchange, Failure> {
-    let offered = texts(features, "mechanisms", ns::SASL);
-    let offers = |name: &str| offered.iter().any(|offer| offer == name);
+pub(crate) fn choose(offer: &Offer, login: &Login<'_>) -> Result<Exchange, Failure> {
     let plus = |hash: Hash| format!("{}-PLUS", hash.mechanism());
     let hashes = [Hash::Sha256, Hash::Sha1];
-    let bindable = login.binding.filter(|_| takes_exporter(features));
+    let bindable = login.binding.filter(|_| offer.binds_exporter);
     if let Some(material) = bindable
-        && let Some(hash) = hashes.into_iter().find(|hash| offers(&plus(*hash)))
+        && let Some(hash) = hashes.into_iter().find(|hash| offer.has(&plus(*hash)))
     {
         return scram(login, hash, plus(hash), Binding::Exporter(material));
     }
-    if let Some(hash) = hashes.into_iter().find(|hash| offers(hash.mechanism())) {
-        let offers_plus = hashes.into_iter().any(|hash| offers(&plus(hash)));
+    if let Some(hash) = hashes.into_iter().find(|hash| offer.has(hash.mechanism())) {
+        let offers_plus = hashes.into_iter().any(|hash| offer.has(&plus(hash)));
         let binding = match login.binding {
             Some(_) if !offers_plus => Binding::NotOffered,
             _ => Binding::Impossible,
         };
         return scram(login, hash, hash.mechanism().to_owned(), binding);
     }
-    if login.allow_plain && offers("PLAIN") {
+    if login.allow_plain && offer.has("PLAIN") {
         let message = format!("\0{}\0{}", login.user, login.password).into_bytes();
         return Ok(Exchange::Plain { message });
     }
     let text = format!(
         "the server offers no login that keeps the password to ourselves, only {}. Enable \
          SCRAM-SHA-256 on the server{}",
-        offered.join(", "),
-        if offers("PLAIN") { ", or allow PLAIN in the configuration" } else { "" }
+        offer.mechanisms.join(", "),
+        if offer.has("PLAIN") { ", or allow PLAIN in the configuration" } else { "" }
     );
     Err(Failure::fatal(FatalCause::Authentication, text))
 }
 
-/// The server lists the bindings that it takes (XEP-0440). One that lists none may take only those
-/// of older TLS versions, and a login that failed for that reason would look like a wrong password.
-fn takes_exporter(features: &Element) -> bool {
-    let list = features.get_child("sasl-channel-binding", ns::SASL_CB);
-    list.is_some_and(|list| list.children().any(|c| c.attr("type") == Some("tls-exporter")))
-}
-
-fn texts(features: &Element, name: &str, ns: &str) -> Vec<String> {
-    let list = features.get_child(name, ns);
-    list.map(|list| list.children().map(Element::text).take(64).collect()).unwrap_or_default()
+/// Begins the login that an expected offer leads to, if that shows the server no password.
+pub(crate) fn choose_early(expected: &Offer, login: &Login<'_>) -> Option<Exchange> {
+    choose(expected, login).ok().filter(|exchange| matches!(exchange, Exchange::Scram { .. }))
 }
 
 fn scram(
@@ -179,8 +170,9 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ipop_jingle::ns;
 
-    fn features(mechanisms: &[&str], bindings: &[&str]) -> Element {
+    fn features(mechanisms: &[&str], bindings: &[&str]) -> Offer {
         let list = |names: &[&str], open: &str, close: &str| -> String {
             names.iter().map(|name| format!("{open}{name}{close}")).collect()
         };
@@ -193,7 +185,7 @@ mod tests {
             ns::SASL_CB,
             list(bindings, "<channel-binding type='", "'/>"),
         );
-        text.parse().unwrap()
+        Offer::of(&text.parse().unwrap())
     }
 
     fn login(binding: Option<[u8; 32]>, allow_plain: bool) -> Login<'static> {

@@ -13,6 +13,7 @@ fn logs_in_and_is_refused() {
     network::private("logs_in_and_is_refused", async {
         let server = Ejabberd::new();
         scenarios::logins(&server).await;
+        scenarios::expectations(&server).await;
         assert!(server.log().contains("Accepted c2s SCRAM-SHA-256 authentication"));
         scenarios::refusals(&server).await;
     });

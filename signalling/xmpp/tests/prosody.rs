@@ -14,6 +14,7 @@ fn logs_in_and_is_refused() {
     network::private("logs_in_and_is_refused", async {
         let server = Prosody::new();
         scenarios::logins(&server).await;
+        scenarios::expectations(&server).await;
         // Its default storage of passwords allows no more than SHA-1.
         let log = server.log();
         assert!(log.contains("mechanism='SCRAM-SHA-1'") && !log.contains("mechanism='PLAIN'"));

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ipop_controller::{Account, Trust};
+use ipop_controller::{Account, LoginOffer, Trust};
+use ipop_crypto::Identity;
 use ipop_hub::{Ticket, account_for};
 
 use crate::args::Up;
@@ -24,8 +25,7 @@ pub(super) fn settings(ticket: &str, flags: &Up) -> Result<InstanceSettings, Fai
         text.trim().parse().map_err(|error| Failure::usage(format!("--join: {error}")))?;
     let name = flags.name.clone().unwrap_or_else(default_name);
     let path = flags.identity.clone().unwrap_or_else(|| state_dir(&name).join("identity.pem"));
-    ensure_identity(&path)?;
-    let identity = keygen::read(&path)?;
+    let identity = ensure_identity(&path)?;
     let (jid, password) = account_for(&ticket, &identity.uid_hex());
     let account = Account {
         jid,
@@ -34,22 +34,27 @@ pub(super) fn settings(ticket: &str, flags: &Up) -> Result<InstanceSettings, Fai
         trust: Trust::Pinned(ticket.certificate),
         direct_tls: true,
         allow_plain: false,
+        resource: String::new(),
+        offer: Some(LoginOffer {
+            mechanisms: ipop_hub::MECHANISMS.map(str::to_owned).to_vec(),
+            binds_exporter: false,
+            pipelines: true,
+        }),
     };
-    let room = ticket.room_address();
-    from_ticket(name, account, room, flags)
+    from_ticket(name, account, &ticket, flags)
 }
 
-/// Makes the key when there is none yet.
+/// The node's key, which is made when there is none yet.
 ///
 /// # Errors
 /// When it cannot be written, or read.
-pub(super) fn ensure_identity(path: &Path) -> Result<(), Failure> {
+pub(super) fn ensure_identity(path: &Path) -> Result<Identity, Failure> {
     if path.exists() {
-        return keygen::read(path).map(drop);
+        return keygen::read(path);
     }
     let identity = keygen::create(path)?;
     tracing::info!("new key {} with fingerprint {}", path.display(), identity.fingerprint());
-    Ok(())
+    Ok(identity)
 }
 
 /// The machine's own name, as far as it can be an instance's.

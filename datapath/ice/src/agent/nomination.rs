@@ -1,9 +1,10 @@
 //! Which valid pair is used (RFC 8445 section 8), and when it is another one.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Agent, Output, State};
-use crate::pair::Pair;
+use crate::pair::{Pair, PairState};
 
 impl Agent {
     /// The controlling end nominates its best valid pair; the controlled end follows.
@@ -72,6 +73,17 @@ impl Agent {
                 self.use_pair(now, Some(best));
             }
         }
+    }
+
+    /// A direct pair that most likely works, though that is not known yet: the peer's authentic
+    /// checks come on it, and ours are under way.
+    #[must_use]
+    pub fn likely_pair(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let is_likely = |pair: &Pair| {
+            let is_asked = pair.state == PairState::InProgress && pair.check.is_some();
+            pair.is_direct() && pair.heard && is_asked
+        };
+        self.best(is_likely).map(|index| self.key(index))
     }
 
     /// Whether a pair is known to work in both directions, without a relay.

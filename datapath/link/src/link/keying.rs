@@ -3,10 +3,20 @@
 use super::*;
 
 impl Link {
+    /// The client need not wait for the answer to its check where a check of the peer has come: a
+    /// handshake's first datagram goes right behind ours.
+    pub(super) fn heed_likely_pair(&mut self, now: Instant) {
+        let is_early = self.selected.is_none() && self.likely.is_none();
+        if self.config.controlling && is_early && self.failure.is_none() {
+            self.likely = self.agent.likely_pair();
+            self.timers.rehandshake = self.likely.map(|_| now).or(self.timers.rehandshake);
+        }
+    }
+
     /// Whether a client can begin a handshake at all.
     pub(super) fn can_start(&self) -> bool {
         self.config.controlling
-            && self.selected.is_some()
+            && (self.selected.is_some() || self.likely.is_some())
             && self.failure.is_none()
             && self.negotiation.as_ref().is_some_and(|negotiation| !negotiation.is_running())
     }
@@ -44,7 +54,7 @@ impl Link {
         match output {
             Negotiated::Transmit { on, data } => {
                 let selected = self.selected.map(|selected| (selected.local, selected.remote));
-                if let Some((local, remote)) = on.or(selected) {
+                if let Some((local, remote)) = on.or(selected).or(self.likely) {
                     self.outputs.push_back(LinkOutput::Transmit { local, remote, data });
                 }
             }
@@ -62,6 +72,11 @@ impl Link {
         self.recorder.record(now, Trace::KeysInstalled { cipher, lanes });
         self.next = Some(Keys::new(index, cipher, lanes, now));
         self.outputs.push_back(LinkOutput::Install { index, session });
+        // The handshake has shown that the path carries both ways, and that the peer has the keys
+        // or is about to: without others, frames need not wait for a round trip more.
+        if self.active.is_none() {
+            self.outputs.push_back(LinkOutput::Begin(index));
+        }
         self.ping(now);
     }
 

@@ -12,6 +12,7 @@ impl Link {
             while let Some(step) = self.agent.poll_trace() {
                 self.recorder.record(now, Trace::Ice(step));
             }
+            self.heed_likely_pair(now);
             self.start_if_due(now);
             if !(self.drain_agent(now) || self.drain_negotiation(now) || self.drain_lanes(now)) {
                 break;
@@ -74,9 +75,11 @@ impl Link {
         self.reported_len = Some((path_mtu.datagram_len(), path_mtu.is_settled()));
         self.outputs.push_back(LinkOutput::Selected(selected));
         self.lead_lanes(now);
-        if is_first {
+        // The handshake may be over by now, on the pair that was likely.
+        if is_first && self.active.is_none() {
             self.timers.establish = Some(now + ESTABLISH_TIME_MAX);
-            if self.config.controlling {
+            let has_begun = self.negotiation.as_ref().is_some_and(Negotiation::is_running);
+            if self.config.controlling && !has_begun && self.newest_keys().is_none() {
                 self.timers.rehandshake = Some(now);
             }
         }
@@ -127,17 +130,17 @@ impl Link {
     pub fn state(&self) -> LinkState {
         if self.failure.is_some() {
             LinkState::Failed
-        } else if self.active.is_some() {
+        } else if self.negotiation.is_none() {
+            LinkState::Idle
+        } else if self.selected.is_none() {
+            LinkState::Checking
+        } else if self.active.is_none() {
+            LinkState::Handshaking
+        } else {
             match self.agent.state() {
                 IceState::Connected => LinkState::Up,
                 _ => LinkState::Disconnected,
             }
-        } else if self.selected.is_some() {
-            LinkState::Handshaking
-        } else if self.negotiation.is_some() {
-            LinkState::Checking
-        } else {
-            LinkState::Idle
         }
     }
 

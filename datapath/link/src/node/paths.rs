@@ -91,6 +91,7 @@ impl Node {
                 let kind = if selected.is_direct() { PathKind::Direct } else { PathKind::Relayed };
                 self.select(now, at, Some((selected.local, selected.remote, kind)));
             }
+            LinkOutput::Begin(index) => self.begin(at, index),
             LinkOutput::Activate(index) => self.activate(now, at, index),
             LinkOutput::SendControl { index, data } => {
                 self.outputs.push_back(Output::SendControl { index, data });
@@ -220,6 +221,15 @@ impl Node {
         let path = slot.lane_path(lane);
         for index in slot.installed.iter().copied() {
             self.outputs.push_back(Output::SetPath { index, lane, path });
+        }
+    }
+
+    /// Keys that are still to be confirmed carry the peer's frames where nothing else does.
+    fn begin(&mut self, at: usize, index: LinkIndex) {
+        let Some(peer) = self.slots.get(at).map(|slot| slot.peer) else { return };
+        let sessions = self.peers.get(&peer);
+        if sessions.is_some_and(|sessions| sessions.current == at && sessions.retiring.is_none()) {
+            self.outputs.push_back(Output::Activate { peer, index });
         }
     }
 

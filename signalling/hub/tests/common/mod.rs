@@ -7,6 +7,8 @@ pub mod network;
 pub mod peer;
 #[path = "../../../xmpp/tests/common/scenarios.rs"]
 pub mod scenarios;
+#[path = "../../../xmpp/tests/common/slow.rs"]
+pub mod slow;
 
 use ipop_hub::{Hub, HubConfig, Ticket};
 use ipop_xmpp::{Config, Trust};
@@ -65,7 +67,7 @@ impl HubServer {
         let ticket = self.ticket();
         let (account, password) = ipop_hub::account_for(ticket, uid_hex);
         let mut config = Config::new(&account, &password, &ticket.room_address());
-        config.server = Some(format!("127.0.0.1:{PORT}").parse().unwrap());
+        config.servers = vec![format!("127.0.0.1:{PORT}").parse().unwrap()];
         config.trust = Trust::Certificate(ticket.certificate);
         config
     }
@@ -119,8 +121,8 @@ impl Server for HubServer {
         let password = Hub::add_account(&self.state, user).unwrap();
         let room = format!("net@conference.{DOMAIN}");
         let mut config = Config::new(&format!("{user}@{DOMAIN}"), &password, &room);
-        config.server = Some(format!("127.0.0.1:{PORT}").parse().unwrap());
-        config.server.as_mut().unwrap().security = ipop_xmpp::Security::StartTls;
+        config.servers = vec![format!("127.0.0.1:{PORT}").parse().unwrap()];
+        config.servers[0].security = ipop_xmpp::Security::StartTls;
         let root = std::fs::read(self.state.join("ca.crt")).unwrap();
         config.trust = Trust::from_pem(&root).unwrap();
         config

@@ -35,7 +35,7 @@ pub trait Server {
     fn config(&self, user: &str) -> Config {
         let room = format!("net@conference.{}", self.domain());
         let mut config = Config::new(&format!("{user}@{}", self.domain()), "secret", &room);
-        config.server = Some("127.0.0.1:5222".parse().unwrap());
+        config.servers = vec!["127.0.0.1:5222".parse().unwrap()];
         config.trust = Trust::from_pem(&self.scratch().read("ca.crt")).unwrap();
         config
     }

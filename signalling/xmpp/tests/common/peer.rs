@@ -4,7 +4,7 @@ use ipop_signal::{
     Action, Announcement, Candidate, CandidateKind, FatalCause, Fingerprint, Happening,
     IceCredentials, IceServers, Origin, OverlayAddress, PeerAddress,
 };
-use ipop_xmpp::{ActionSender, Client, Config, HappeningReceiver};
+use ipop_xmpp::{ActionSender, Client, Config, HappeningReceiver, Offer};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -50,10 +50,16 @@ pub fn candidate(port: u16) -> Candidate {
 
 impl Peer {
     /// Starts a client that announces itself at once.
-    pub fn start(config: Config, announcement: Announcement) -> Self {
+    pub fn start(mut config: Config, announcement: Announcement) -> Self {
+        config.resource = format!("ipop-{}", &announcement.fingerprint.uid_hex()[..16]);
         let (actions, happenings) = Client::start(config);
         actions.send(Action::Announce(announcement.clone())).unwrap();
         Self { actions, announcement, happenings, kept: Vec::new(), heard: Vec::new() }
+    }
+
+    /// What the server offered at the last login.
+    pub fn offer(&self) -> Option<Offer> {
+        self.happenings.offer()
     }
 
     pub fn say(&self, action: Action) {

@@ -5,24 +5,52 @@ use super::peer::{Peer, announcement, candidate, credentials};
 use ipop_signal::{
     Action, ByeReason, FatalCause, Fingerprint, Happening, Origin, PeerAddress, SessionId,
 };
-use ipop_xmpp::{Config, Trust};
+use ipop_xmpp::{Config, Offer, Trust};
 use std::time::Duration;
 
 /// Logs in by both ways of encrypting, and with a pinned certificate.
 pub async fn logins(server: &impl Server) {
     let mut config = server.config("alice");
     log_in(config.clone()).await;
-    config.server = Some("tls://127.0.0.1:5223".parse().unwrap());
+    config.servers = vec!["tls://127.0.0.1:5223".parse().unwrap()];
     log_in(config.clone()).await;
     config.trust = Trust::Certificate(server.scratch().leaf_sha256());
     log_in(config).await;
 }
 
-async fn log_in(config: Config) {
+/// Logs in with an offer expected: the real one, others that the server makes no more, and one that
+/// it never made.
+pub async fn expectations(server: &impl Server) {
+    let config = server.config("alice");
+    let offer = log_in(config.clone()).await;
+    assert!(!offer.mechanisms.is_empty());
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let expectations = [
+        offer.clone(),
+        Offer { mechanisms: of(&["SCRAM-SHA-1"]), binds_exporter: false, pipelines: false },
+        Offer { mechanisms: of(&["SCRAM-SHA-256"]), ..offer.clone() },
+        Offer {
+            mechanisms: of(&["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]),
+            binds_exporter: true,
+            ..offer.clone()
+        },
+        Offer { mechanisms: of(&["SCRAM-SHA-512"]), ..offer.clone() },
+        Offer { pipelines: true, ..offer.clone() },
+    ];
+    for expected in expectations {
+        let config = Config { expected: Some(expected.clone()), ..config.clone() };
+        assert_eq!(log_in(config).await, offer, "{expected:?}");
+    }
+}
+
+/// What the server offered.
+async fn log_in(config: Config) -> Offer {
     let mut peer = Peer::start(config, announcement("alpha", 1));
     let address = peer.online().await;
     assert!(address.0.ends_with("/alpha-01010101"), "{address}");
+    let offer = peer.offer().unwrap();
     peer.stop().await;
+    offer
 }
 
 /// What only a person can mend ends the client, and says what to do.
