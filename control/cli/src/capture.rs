@@ -297,7 +297,9 @@ impl Session {
         bytes: &[u8],
         comment: &str,
     ) -> io::Result<()> {
-        let Packet { at_ns, is_outgoing, .. } = *packet;
+        let Packet { at_ns, is_outgoing, vlan, .. } = *packet;
+        let tagged = vlan.map(|vlan| frame::tagged(bytes, vlan));
+        let bytes = tagged.as_deref().unwrap_or(bytes);
         let frame = Frame { interface, at_ns, is_outgoing, bytes, comment };
         self.writer.frame(&frame, self.frame_len_max as usize)
     }

@@ -125,7 +125,7 @@ fn check_stun(server: SocketAddr) -> StunReport {
 struct TurnCheck {
     client: TurnClient,
     started: Instant,
-    outcome: Option<Result<SocketAddr, String>>,
+    outcome: Option<Result<Vec<SocketAddr>, String>>,
     took: Option<std::time::Duration>,
     answered: bool,
 }

@@ -38,6 +38,9 @@ pub enum LabError {
     /// A router is wanted where there is none.
     #[error("the machine is not behind a router")]
     NoRouter,
+    /// A public machine is wanted where there is a router.
+    #[error("the machine is behind a router")]
+    HasRouter,
 }
 
 impl LabError {

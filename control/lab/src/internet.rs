@@ -9,6 +9,8 @@
 //! ```
 //! The middle knows no way to private addresses: what is not translated does not arrive.
 
+mod families;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

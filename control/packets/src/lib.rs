@@ -63,6 +63,9 @@ pub struct Packet<'a> {
     pub is_outgoing: bool,
     /// What is not as on the cable.
     pub offload: Offload,
+    /// The VLAN tag that the kernel took off behind the hardware addresses: protocol (0x8100, or
+    /// 0x88a8 of 802.1ad) and control information (priority and number).
+    pub vlan: Option<(u16, u16)>,
     /// From the link layer's header on, if the interface has one.
     pub bytes: &'a [u8],
 }
@@ -117,8 +120,8 @@ impl PacketSocket {
             Some((vnet, bytes)) if self.has_vnet => (offload(vnet), bytes),
             _ => (Offload::default(), all),
         };
-        let Received { at_ns, interface, hardware, protocol, is_outgoing, .. } = received;
-        Ok(Some(Packet { at_ns, interface, hardware, protocol, is_outgoing, offload, bytes }))
+        let Received { at_ns, interface, hardware, protocol, is_outgoing, vlan, .. } = received;
+        Ok(Some(Packet { at_ns, interface, hardware, protocol, is_outgoing, offload, vlan, bytes }))
     }
 
     /// Waits for a frame; whether there is one.

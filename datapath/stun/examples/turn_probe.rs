@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn allocate(driver: &mut Driver) -> Result<SocketAddr, Box<dyn Error>> {
     driver.run(PATIENCE, |driver| !driver.events.is_empty())?;
     match driver.events.pop() {
-        Some(TurnOutput::Allocated { relayed, .. }) => Ok(relayed),
+        Some(TurnOutput::Allocated { relayed, .. }) => Ok(relayed[0]),
         Some(TurnOutput::Failed { error, .. }) => Err(error.into()),
         _ => Err("the server gives no answer".into()),
     }

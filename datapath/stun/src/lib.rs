@@ -39,7 +39,9 @@ pub use message::{
 pub use random::Random;
 pub use stream::{StreamError, StreamReader};
 pub use transaction::Retransmission;
-pub use turn::{Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput};
+pub use turn::{
+    Credential, Families, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput,
+};
 
 /// A datagram that came in on a machine's socket.
 #[derive(Debug, Clone, Copy)]

@@ -312,8 +312,14 @@ impl<'a> Message<'a> {
         xor_peer_address -> SocketAddr, XorPeerAddress(a) => *a.socket_address()
     }
     accessor! {
-        /// XOR-RELAYED-ADDRESS.
-        xor_relayed_address -> SocketAddr, XorRelayedAddress(a) => *a.socket_address()
+        /// REQUESTED-ADDRESS-FAMILY.
+        requested_address_family -> Family,
+        RequestedAddressFamily(a) => Family::decoded(a.family())
+    }
+    accessor! {
+        /// ADDITIONAL-ADDRESS-FAMILY.
+        additional_address_family -> Family,
+        AdditionalAddressFamily(a) => Family::decoded(a.family())
     }
     accessor! {
         /// RESPONSE-ORIGIN: where the answer says it was sent from.
@@ -334,6 +340,22 @@ impl<'a> Message<'a> {
     /// Where the server saw the request come from: XOR-MAPPED-ADDRESS, else MAPPED-ADDRESS.
     pub fn mapped_address(&self) -> Option<SocketAddr> {
         self.xor_mapped_address().or_else(|| self.plain_mapped_address())
+    }
+
+    /// XOR-RELAYED-ADDRESS, the first of each family: two where both were asked for (RFC 8656
+    /// section 7.3).
+    pub fn xor_relayed_addresses(&self) -> Vec<SocketAddr> {
+        let all = self.decoded.attributes().iter().filter_map(|attribute| match attribute {
+            StunAttribute::XorRelayedAddress(a) => Some(*a.socket_address()),
+            _ => None,
+        });
+        let mut found: Vec<SocketAddr> = Vec::new();
+        for address in all {
+            if found.iter().all(|known| Family::of(known) != Family::of(&address)) {
+                found.push(address);
+            }
+        }
+        found
     }
 
     /// Whether USE-CANDIDATE is there.

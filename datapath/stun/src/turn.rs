@@ -14,6 +14,9 @@
 //! all that is still wanted in it. Errors that time may heal are retried, ever more slowly; the
 //! others end the client.
 //!
+//! Relayed addresses of both families are asked for in one request. A server that does not know of
+//! that gives one of IPv4; one that refuses it is asked again for less.
+//!
 //! A server may name another (300, Try Alternate): it is followed a few times, and left for the
 //! first one when it does not answer or forgets the allocation. Another credential for the same
 //! server is used from the next allocation on; the one that stands keeps the old.
@@ -65,8 +68,8 @@ pub struct TurnConfig {
     pub is_stream: bool,
     /// Who we are there.
     pub credential: Credential,
-    /// Family of the relayed address; `None` leaves it to the server, which takes IPv4.
-    pub family: Option<Family>,
+    /// Families of the relayed addresses.
+    pub families: Families,
     /// How requests are repeated.
     pub retransmission: Retransmission,
     /// From one question that keeps the NAT's mapping open to the next.
@@ -77,18 +80,30 @@ pub struct TurnConfig {
 }
 
 impl TurnConfig {
-    /// Standard schedule, keepalive of 20 s, refresh every two minutes.
+    /// Both families, standard schedule, keepalive of 20 s, refresh every two minutes.
     pub fn new(server: SocketAddr, credential: Credential) -> Self {
         Self {
             server,
             is_stream: false,
             credential,
-            family: None,
+            families: Families::Both,
             retransmission: Retransmission::STANDARD,
             keepalive: Duration::from_secs(20),
             refresh: Duration::from_secs(120),
         }
     }
+}
+
+/// Which relayed addresses an allocation shall have (RFC 8656 section 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// One of each family, as far as the server has them; what older servers understand, where they
+    /// refuse that.
+    Both,
+    /// One, of this family.
+    Only(Family),
+    /// One, of a family that the server chooses, IPv4 mostly.
+    Unspecified,
 }
 
 /// What a [`TurnClient`] wants done or known.
@@ -103,8 +118,8 @@ pub enum TurnOutput {
     },
     /// There is an allocation.
     Allocated {
-        /// Our address at the server, for peers.
-        relayed: SocketAddr,
+        /// Our addresses at the server, for peers: one, or one of each family.
+        relayed: Vec<SocketAddr>,
         /// Where the server sees us, if it says so.
         mapped: Option<SocketAddr>,
     },
@@ -127,7 +142,7 @@ pub enum TurnOutput {
         /// Why.
         error: TurnError,
     },
-    /// The relayed address is no longer ours. A new one is being asked for.
+    /// The relayed addresses are no longer ours. New ones are being asked for.
     Lost(TurnError),
     /// Over a stream: the server wants to be asked at this address instead. Connect there;
     /// [`TurnClient::disconnected`] and [`TurnClient::connected`] follow.
@@ -190,7 +205,8 @@ struct Request {
 /// An allocation that stands.
 #[derive(Debug)]
 struct Allocation {
-    relayed: SocketAddr,
+    /// One, or one of each family.
+    relayed: Vec<SocketAddr>,
     mapped: Option<SocketAddr>,
     /// When the server forgets it.
     expires: Instant,
@@ -224,6 +240,8 @@ pub struct TurnClient {
     config: TurnConfig,
     /// Where requests go: the configured server, or one that it named.
     server: SocketAddr,
+    /// What is asked for: as configured, or less, where the server refuses that.
+    families: Families,
     /// How often another server was named since there was an allocation.
     redirections: u32,
     random: Random,
@@ -248,6 +266,7 @@ impl TurnClient {
         let state = if config.is_stream { State::Unconnected } else { State::Idle { at: now } };
         let mut client = Self {
             server: config.server,
+            families: config.families,
             redirections: 0,
             config,
             random: Random::new(seed),
@@ -311,12 +330,18 @@ impl TurnClient {
         }
     }
 
-    /// Our address at the server.
-    pub fn relayed(&self) -> Option<SocketAddr> {
+    /// Our addresses at the server: none, one, or one of each family.
+    pub fn relayed(&self) -> &[SocketAddr] {
         match &self.state {
-            State::Active(allocation) => Some(allocation.relayed),
-            _ => None,
+            State::Active(allocation) => &allocation.relayed,
+            _ => &[],
         }
+    }
+
+    /// Our address at the server that `peer` is reached from.
+    pub fn relayed_to(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        let is_of_family = |relayed: &&SocketAddr| relayed.is_ipv4() == peer.is_ipv4();
+        self.relayed().iter().find(is_of_family).copied()
     }
 
     /// The bound channel to `peer`: put [`ChannelNumber::header`] in front of the data and send
@@ -449,8 +474,10 @@ impl TurnClient {
     }
 
     fn check_peer(&self, peer: SocketAddr) -> Result<(), RelayError> {
-        let relayed = self.relayed().ok_or(RelayError::NotAllocated)?;
-        if relayed.is_ipv4() == peer.is_ipv4() { Ok(()) } else { Err(RelayError::WrongFamily) }
+        if self.relayed().is_empty() {
+            return Err(RelayError::NotAllocated);
+        }
+        self.relayed_to(peer).map(drop).ok_or(RelayError::WrongFamily)
     }
 
     fn indication(&mut self, peer: SocketAddr, payload: &[u8]) -> Result<Vec<u8>, RelayError> {

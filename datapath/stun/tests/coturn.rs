@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use ipop_stun::behaviour::{Behaviour, Discovery, DiscoveryConfig, DiscoveryOutput, Report};
 use ipop_stun::{
-    BindingClient, BindingConfig, BindingOutput, Credential, Family, Input, RelayError, TurnConfig,
-    TurnError, TurnOutput,
+    BindingClient, BindingConfig, BindingOutput, Credential, Families, Family, Input, RelayError,
+    TurnConfig, TurnError, TurnOutput,
 };
 
 #[path = "../examples/driver/mod.rs"]
@@ -165,7 +165,7 @@ fn event(driver: &mut Driver) -> TurnOutput {
 
 fn allocate(driver: &mut Driver) -> SocketAddr {
     match event(driver) {
-        TurnOutput::Allocated { relayed, .. } => relayed,
+        TurnOutput::Allocated { relayed, .. } => relayed[0],
         other => panic!("{other:?}"),
     }
 }
@@ -311,7 +311,7 @@ fn a_stale_nonce_is_replaced() {
         driver.run(Duration::from_millis(200), |_| false).unwrap();
         exchange(&mut driver, &peer, relayed, "with a new nonce");
     }
-    assert_eq!(driver.client.relayed(), Some(relayed));
+    assert_eq!(driver.client.relayed(), [relayed]);
     assert!(driver.events.is_empty(), "{:?}", driver.events);
 }
 
@@ -377,13 +377,39 @@ fn ipv6_is_relayed_over_ipv6() {
     let server = "[::1]:3478";
     let _coturn = Coturn::start_at(server, &["--allow-loopback-peers", "--relay-ip", "::1"]);
     let mut config = config(server, "p");
-    config.family = Some(Family::V6);
+    config.families = Families::Only(Family::V6);
     let mut driver = Driver::new(socket(config.server), config, [2; 32]);
     let relayed = allocate(&mut driver);
     assert!(relayed.is_ipv6());
     exchange(&mut driver, &socket(server.parse().unwrap()), relayed, "over IPv6");
     let v4 = driver.client.relay(Instant::now(), "127.0.0.1:9".parse().unwrap(), b"x");
     assert_eq!(v4, Err(RelayError::WrongFamily));
+}
+
+/// IPv4 from a client over IPv6, and the other way round, in one allocation.
+#[test]
+fn both_families_are_relayed_at_once() {
+    if !in_namespace("both_families_are_relayed_at_once") {
+        return;
+    }
+    let options = ["--listening-ip", "::1", "--relay-ip", "127.0.0.1", "--relay-ip", "::1"];
+    let _coturn = Coturn::start(&[&options[..], &["--allow-loopback-peers"]].concat());
+    for server in [SERVER, "[::1]:3478"] {
+        let mut driver = driver_at(server, "p");
+        let relayed = match event(&mut driver) {
+            TurnOutput::Allocated { relayed, .. } => relayed,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(relayed.iter().filter(|relayed| relayed.is_ipv6()).count(), 1, "{relayed:?}");
+        assert_eq!(relayed.len(), 2);
+        for relayed in relayed {
+            let peer = socket(SocketAddr::new(relayed.ip(), 0));
+            exchange(&mut driver, &peer, relayed, "as an indication");
+            driver.client.bind(Instant::now(), peer.local_addr().unwrap()).unwrap();
+            assert!(matches!(event(&mut driver), TurnOutput::ChannelBound { .. }));
+            assert!(exchange(&mut driver, &peer, relayed, "in a channel"));
+        }
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn read(message: &Message<'_>) -> usize {
         message.alternate_server(),
         message.mapped_address(),
         message.xor_peer_address(),
-        message.xor_relayed_address(),
+        message.xor_relayed_addresses().first().copied(),
         message.response_origin(),
         message.other_address(),
     ];
@@ -120,6 +120,7 @@ fn attribute() -> impl Strategy<Value = Attribute> {
         ]))),
         Just(Attribute::PasswordAlgorithm(Algorithm::Sha256)),
         Just(Attribute::RequestedAddressFamily(Family::V6)),
+        Just(Attribute::AdditionalAddressFamilyV6),
         any::<bool>().prop_map(Attribute::EvenPort),
         Just(Attribute::DontFragment),
     ]
@@ -136,7 +137,7 @@ fn says(bytes: &[u8], message: &Message<'_>, attribute: &Attribute) -> bool {
         Attribute::XorMappedAddress(a) => message.xor_mapped_address() == Some(*a),
         Attribute::MappedAddress(a) => message.plain_mapped_address() == Some(*a),
         Attribute::XorPeerAddress(a) => message.xor_peer_address() == Some(*a),
-        Attribute::XorRelayedAddress(a) => message.xor_relayed_address() == Some(*a),
+        Attribute::XorRelayedAddress(a) => message.xor_relayed_addresses().contains(a),
         Attribute::AlternateServer(a) => message.alternate_server() == Some(*a),
         Attribute::ResponseOrigin(a) => message.response_origin() == Some(*a),
         Attribute::OtherAddress(a) => message.other_address() == Some(*a),
@@ -146,6 +147,12 @@ fn says(bytes: &[u8], message: &Message<'_>, attribute: &Attribute) -> bool {
         Attribute::IceControlling(n) => message.ice_controlling() == Some(*n),
         Attribute::LifetimeSeconds(n) => message.lifetime_seconds() == Some(*n),
         Attribute::RequestedTransportUdp => message.requested_transport() == Some(17),
+        Attribute::RequestedAddressFamily(family) => {
+            message.requested_address_family() == Some(*family)
+        }
+        Attribute::AdditionalAddressFamilyV6 => {
+            message.additional_address_family() == Some(Family::V6)
+        }
         Attribute::ChannelNumber(n) => message.channel_number() == Some(*n),
         Attribute::Data(data) => message.data_range().is_some_and(|r| bytes[r] == data[..]),
         Attribute::ChangeRequest { ip, port } => message.change_request() == Some((*ip, *port)),

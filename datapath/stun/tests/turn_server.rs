@@ -14,11 +14,14 @@ use ipop_stun::{
 };
 use turn_server_proto::api::{SocketAllocateError, Transmit, TurnServerApi, TurnServerPollRet};
 use turn_server_proto::server::TurnServer;
-use turn_server_proto::types::TransportType;
+use turn_server_proto::types::{AddressFamily, TransportType};
 
 const SERVER: &str = "198.18.0.20:3478";
+const SERVER_V6: &str = "[2001:db8::20]:3478";
 const CLIENT: &str = "203.0.113.1:40000";
 const PEER: &str = "192.0.2.7:6000";
+const PEER_V6: &str = "[2001:db8:7::7]:6000";
+const PEERS: [&str; 2] = [PEER, PEER_V6];
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -49,6 +52,8 @@ struct World {
     binding: BindingServer,
     relayed: Vec<SocketAddr>,
     capacity: usize,
+    /// Whether the server has relayed addresses of IPv6.
+    has_v6: bool,
     client: TurnClient,
     client_address: SocketAddr,
     /// What is under way, by its time of arrival.
@@ -85,6 +90,7 @@ impl World {
             binding: BindingServer::new("ipop"),
             relayed: Vec::new(),
             capacity: usize::MAX,
+            has_v6: false,
             client: client(password, 1, start),
             client_address: at(CLIENT),
             wire: BTreeMap::new(),
@@ -144,8 +150,12 @@ impl World {
                     family,
                 } => {
                     let port = 50_000 + u16::try_from(self.relayed.len()).unwrap();
-                    let address = SocketAddr::new(at(SERVER).ip(), port);
-                    let socket = if self.relayed.len() < self.capacity {
+                    let is_v6 = family == AddressFamily::IPV6;
+                    let ip = if is_v6 { at(SERVER_V6).ip() } else { at(SERVER).ip() };
+                    let address = SocketAddr::new(ip, port);
+                    let socket = if is_v6 && !self.has_v6 {
+                        Err(SocketAllocateError::AddressFamilyNotSupported)
+                    } else if self.relayed.len() < self.capacity {
                         self.relayed.push(address);
                         Ok(address)
                     } else {
@@ -175,13 +185,13 @@ impl World {
         if to == self.client_address {
             match self.client.handle_input(self.now, Input { remote: from, data: &data }) {
                 Ok(Received::Data { peer, range }) => {
-                    assert_eq!(peer, at(PEER));
+                    assert!(PEERS.map(at).contains(&peer));
                     self.received.push(data[range].to_vec());
                 }
                 Ok(Received::Nothing) => {}
                 Err(dropped) => self.dropped.push(dropped),
             }
-        } else if to == at(PEER) {
+        } else if PEERS.map(at).contains(&to) {
             self.echoed += 1;
             self.send(to, from, data);
         } else if let Ok(answer) = self.binding.answer(to, from, &data) {
@@ -238,9 +248,9 @@ fn data_goes_both_ways_as_indications_and_in_a_channel() {
     let mut world = World::new("p", Faults::default());
     world.run(seconds(1));
     let allocated = world.events.pop_front();
-    let relayed = world.client.relayed().unwrap();
+    let relayed = world.client.relayed().to_vec();
+    assert_eq!(relayed, [world.relayed[0]]);
     assert_eq!(allocated, Some(TurnOutput::Allocated { relayed, mapped: Some(at(CLIENT)) }));
-    assert_eq!(relayed, world.relayed[0]);
 
     world.client.relay(world.now, at(PEER), b"in an indication").unwrap();
     world.run(seconds(2));
@@ -270,7 +280,7 @@ fn data_goes_both_ways_as_indications_and_in_a_channel() {
     let mut next = client("p", 2, world.now);
     std::mem::swap(&mut world.client, &mut next);
     world.run(seconds(7));
-    assert_eq!(world.client.relayed(), Some(world.relayed[1]), "the five-tuple is free again");
+    assert_eq!(world.client.relayed(), [world.relayed[1]], "the five-tuple is free again");
 }
 
 #[test]
@@ -316,12 +326,13 @@ fn an_allocation_lives_for_hours_on_a_bad_network() {
     let mut world = World::new("p", faults);
     world.server.set_nonce_expiry_duration(seconds(300));
     world.run(seconds(40));
-    let first = world.client.relayed().expect("40 s of tries at 20 % loss");
+    let first = world.client.relayed().to_vec();
+    assert_eq!(first.len(), 1, "40 s of tries at 20 % loss");
     world.client.bind(world.now, at(PEER)).unwrap();
     let (sent, received) = world.talk(seconds(5), seconds(6 * 3600));
     let lost = world.events.iter().any(|event| matches!(event, TurnOutput::Lost(_)));
     assert!(!lost, "{:?}", world.events);
-    assert_eq!(world.client.relayed(), Some(first));
+    assert_eq!(world.client.relayed(), first);
     assert!(sent > 4000);
     // Four hops: 0.8^4 = 41 %, and some are doubled.
     assert!(received * 100 > sent * 35, "{received} of {sent}");
@@ -350,7 +361,7 @@ fn a_full_server_is_tried_again() {
     ));
     world.capacity = 1;
     world.run(seconds(12));
-    assert!(world.client.relayed().is_some());
+    assert!(!world.client.relayed().is_empty());
 }
 
 #[test]
@@ -374,10 +385,10 @@ fn a_restarted_server_is_noticed_within_the_refresh_interval() {
 fn a_restarted_client_replaces_its_own_old_allocation() {
     let mut world = World::new("p", Faults::default());
     world.run(seconds(1));
-    let old = world.client.relayed().unwrap();
+    let old = world.client.relayed()[0];
     world.client = client("p", 2, world.now);
     world.run(seconds(2));
-    let new = world.client.relayed().expect("the old one was in the way");
+    let new = world.client.relayed()[0];
     assert_ne!(old, new);
     assert_eq!(world.talk(seconds(1), seconds(10)), (8, 8));
 }
@@ -401,7 +412,7 @@ fn a_hundred_unlucky_starts_all_end_well() {
         let mut world = World::new("p", Faults { lost: 30, doubled: 10, late: 20 });
         world.random = Random::new([seed; 32]);
         world.run(seconds(90));
-        assert!(world.client.relayed().is_some(), "seed {seed}: {:?}", world.events);
+        assert!(!world.client.relayed().is_empty(), "seed {seed}: {:?}", world.events);
     }
 }
 
@@ -430,4 +441,30 @@ fn the_server_under_test_has_to_be_guarded() {
     assert!(is_fit_for_relay(&harmless));
     assert!(is_fit_for_relay(&[0x40, 0, 0, 1, 0xff]));
     assert!(!is_fit_for_relay(&datagram[..datagram.len() - 4]));
+}
+
+#[test]
+fn both_families_travel_through_one_allocation() {
+    let mut world = World::new("p", Faults::default());
+    world.has_v6 = true;
+    world.run(seconds(1));
+    assert_eq!(world.client.relayed().len(), 2);
+    for peer in PEERS {
+        world.client.relay(world.now, at(peer), b"in an indication").unwrap();
+        world.run(world.now - world.start + seconds(1));
+        assert_eq!(world.received.pop().unwrap(), b"in an indication");
+        world.client.bind(world.now, at(peer)).unwrap();
+        world.run(world.now - world.start + seconds(1));
+        world.client.relay(world.now, at(peer), b"in a channel").unwrap();
+        world.run(world.now - world.start + seconds(1));
+        assert_eq!(world.received.pop().unwrap(), b"in a channel");
+    }
+    // One refresh keeps up both.
+    world.run(seconds(3600));
+    assert_eq!(world.client.relayed().len(), 2);
+    for peer in PEERS {
+        world.client.relay(world.now, at(peer), b"still").unwrap();
+        world.run(world.now - world.start + seconds(1));
+        assert_eq!(world.received.pop().unwrap(), b"still");
+    }
 }

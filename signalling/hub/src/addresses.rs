@@ -3,6 +3,7 @@
 use getifaddrs::{Address, InterfaceFlags};
 use ipop_signal::{Host, HostPort};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 /// Where a hub that listens at `bound` is reachable, the most likely first.
 pub(crate) fn reachable(bound: SocketAddr, advertised: &[HostPort]) -> Vec<HostPort> {
@@ -26,8 +27,24 @@ pub(crate) fn routable(ipv4_only: bool) -> Vec<IpAddr> {
 
 /// All addresses of interfaces that are up.
 pub(crate) fn own() -> Vec<IpAddr> {
+    of_interfaces(|_| true)
+}
+
+/// What of [`routable`] relayed addresses may be of: not a tunnel's, which is an overlay's as a
+/// rule. A relay there would carry an overlay's links inside another's, or its own.
+pub(crate) fn lendable() -> Vec<IpAddr> {
+    let is_tunnel = |name: &str| Path::new("/sys/class/net").join(name).join("tun_flags").exists();
+    let apart = of_interfaces(|name| !is_tunnel(name));
+    let mut ips = routable(false);
+    ips.retain(|ip| apart.contains(ip));
+    ips
+}
+
+fn of_interfaces(is_meant: impl Fn(&str) -> bool) -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs::getifaddrs() else { return Vec::new() };
-    let up = interfaces.filter(|interface| interface.flags.contains(InterfaceFlags::UP));
+    let up = interfaces.filter(|interface| {
+        interface.flags.contains(InterfaceFlags::UP) && is_meant(&interface.name)
+    });
     up.filter_map(|interface| interface.address.ip_addr()).collect()
 }
 

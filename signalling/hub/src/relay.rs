@@ -30,7 +30,7 @@ use guard::Kind;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
-use turn_server_proto::api::{Transmit, TurnServerApi};
+use turn_server_proto::api::{SocketAllocateError, Transmit, TurnServerApi};
 use turn_server_proto::server::TurnServer;
 use turn_server_proto::types::TransportType;
 
@@ -210,14 +210,19 @@ impl Relay {
         }
     }
 
-    /// The socket that was asked for: its address as peers see it.
-    pub(crate) fn opened(&mut self, now: Instant, relay: RelayId, address: Option<SocketAddr>) {
+    /// The socket that was asked for: its address as peers see it, or why there is none.
+    pub(crate) fn opened(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        address: Result<SocketAddr, SocketAllocateError>,
+    ) {
         let Some(lent) = self.relays.get_mut(&relay) else { return };
         let place = lent.place;
-        lent.address = address;
+        lent.address = address.ok();
         match address {
-            Some(address) => drop(self.addresses.insert(address, relay)),
-            None => drop(self.relays.remove(&relay)),
+            Ok(address) => drop(self.addresses.insert(address, relay)),
+            Err(_) => drop(self.relays.remove(&relay)),
         }
         if let Some(client) = self.clients.get_mut(&place) {
             client.opened(client::instant(self.start, now), relay, address);

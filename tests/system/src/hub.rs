@@ -1,6 +1,6 @@
 //! The embedded rendezvous: the real `ipop hub`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipop_lab::Namespace;
@@ -12,14 +12,15 @@ use crate::{Process, Scratch, binary, eventually};
 #[derive(Debug)]
 pub struct Hub {
     namespace: String,
-    address: Ipv4Addr,
+    address: SocketAddr,
     process: Option<Process>,
     scratch: Scratch,
 }
 
 impl Hub {
-    /// Starts one in a namespace.
-    pub fn new(namespace: &Namespace, address: Ipv4Addr) -> Self {
+    /// Starts one in a namespace, at this address; `::` stands for all of both families.
+    pub fn new(namespace: &Namespace, address: impl Into<IpAddr>) -> Self {
+        let address = SocketAddr::new(address.into(), 5222);
         let namespace = namespace.name().to_owned();
         let mut hub = Self { namespace, address, process: None, scratch: Scratch::new() };
         hub.start();
@@ -34,7 +35,7 @@ impl Hub {
         command
             .args(["netns", "exec", &self.namespace])
             .arg(binary())
-            .args(["hub", "--domain", "hub.test", "--listen", &format!("{}:5222", self.address)])
+            .args(["hub", "--domain", "hub.test", "--listen", &self.address.to_string()])
             .arg("--state")
             .arg(self.scratch.path("state"))
             .arg("--ticket-file")

@@ -1,6 +1,6 @@
 //! Servers from Debian's packages, unmodified, each with a configuration of the test's own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -243,10 +243,21 @@ impl Coturn {
         Self::with(namespace, SocketAddr::from((address, 443)), words)
     }
 
-    fn with<const N: usize>(
+    /// Starts it in a namespace on port 3478 of `address`; it lends addresses of `relays`.
+    pub fn lending(namespace: &Namespace, address: IpAddr, relays: &[IpAddr]) -> Self {
+        let words = relays.iter().filter(|relay| **relay != address);
+        let words = words.map(|relay| format!("--relay-ip={relay}")).collect::<Vec<_>>();
+        Self::with(
+            namespace,
+            SocketAddr::from((address, 3478)),
+            [vec!["--no-tls".into()], words].concat(),
+        )
+    }
+
+    fn with(
         namespace: &Namespace,
         address: SocketAddr,
-        words: [String; N],
+        words: impl IntoIterator<Item = String>,
     ) -> Self {
         let scratch = Scratch::new();
         let usual = ["-n", "--no-cli", "--no-dtls", "--log-file", "stdout"].map(str::to_owned);

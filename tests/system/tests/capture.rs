@@ -3,11 +3,12 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use ipop_lab::Nat;
+use ipop_lab::{Namespace, Nat, PacketSocket, RawFrame, VNET_LEN};
 use ipop_system_tests::{Node, Stage, binary, eventually, transfer};
 
 const NOT_PERMITTED: i32 = 5;
@@ -195,4 +196,85 @@ fn who_may_not_capture_is_told_so() {
     assert!(!file.exists());
     let output = node.ipop("capture nobody --write /dev/null");
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}
+
+/// A frame that goes from a machine's interface to another's: a datagram under a VLAN tag, or as
+/// many as its payload has parts of `part` bytes.
+fn tagged(
+    macs: [[u8; 6]; 2],
+    tag: (u16, u16),
+    [from, to]: [SocketAddrV4; 2],
+    payload: &[u8],
+    part: usize,
+) -> RawFrame {
+    let halves = |value: u32| (value >> 16) + (value & 0xffff);
+    let len = 8 + payload.len() as u16;
+    let [source, destination] = [from, to].map(|end| u32::from(*end.ip()));
+    let mut ip = [0x45, 0, 0, 0, 0, 9, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    ip[2..4].copy_from_slice(&(20 + len).to_be_bytes());
+    ip[12..16].copy_from_slice(&source.to_be_bytes());
+    ip[16..20].copy_from_slice(&destination.to_be_bytes());
+    let words = ip.chunks_exact(2).map(|half| u32::from(u16::from_be_bytes([half[0], half[1]])));
+    let sum = !halves(halves(words.sum())) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    // The kernel completes the sum of the pseudo header.
+    let pseudo = halves(source) + halves(destination) + 17 + u32::from(len);
+    let pseudo = halves(halves(pseudo)) as u16;
+    let udp = [from.port(), to.port(), len, pseudo].map(u16::to_be_bytes).concat();
+    let link = [&macs[1][..], &macs[0], &tag.0.to_be_bytes(), &tag.1.to_be_bytes(), &[8, 0]];
+    let mut vnet = [0; VNET_LEN];
+    let words = [(2, 18 + 28), (4, part as u16), (6, 18 + 20), (8, 6)];
+    (vnet[0], vnet[1]) = (1, if payload.len() > part { 5 } else { 0 });
+    for (at, value) in words {
+        vnet[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+    RawFrame { vnet, bytes: [&link.concat()[..], &ip, &udp, payload].concat() }
+}
+
+fn mac(machine: &Namespace, interface: &str) -> [u8; 6] {
+    let shown = machine.run(&format!("cat /sys/class/net/{interface}/address")).unwrap();
+    let bytes = shown.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    bytes.collect::<Vec<_>>().try_into().unwrap()
+}
+
+/// The kernel takes a tag off what comes in and tells it beside the frame; the file has it where
+/// the cable has it.
+#[test]
+fn vlan_tags_are_in_the_frames_again() {
+    let stage = Stage::prosody().join([Nat::None, Nat::None]);
+    stage.await_links();
+    let (a, b) = stage.pair();
+    eventually("the path is direct", Duration::from_secs(10), || a.link_to(b)["path"] == "direct");
+    let [first, second] = [0, 1].map(|number| &stage.sites[number].node);
+    let middle = stage.internet().middle();
+    let row = b.row(a).unwrap();
+    let v4 = |end: Option<SocketAddr>| match end {
+        Some(SocketAddr::V4(end)) => end,
+        other => panic!("{other:?}"),
+    };
+    let ends = [v4(row.remote), v4(row.local)];
+
+    let file = b.scratch().path("capture.pcapng");
+    let child = capture(b, &file, &format!("{} --for 4", a.name));
+    let inside = PacketSocket::open(&a.namespace(), "ipop0").unwrap();
+    let path = std::path::PathBuf::from("/run/netns").join(middle.name());
+    let outside = PacketSocket::open(&path, "site2").unwrap();
+    let overlay = [first, second].map(|machine| mac(machine, "ipop0"));
+    let cable = [mac(middle, "site2"), mac(second, "eth0")];
+    let inner = ["10.99.5.1:7", "10.99.5.2:7"].map(|end| end.parse().unwrap());
+    for kind in [0x8100, 0x88a8] {
+        // Priority 1, number 5.
+        inside.send(&tagged(overlay, (kind, 0x2005), inner, b"one", 3)).unwrap();
+        outside.send(&tagged(cable, (kind, 0x2007), ends, &[0x5a; 300], 100)).unwrap();
+    }
+    let said = end(child);
+    let shown = tcpdump(&file, &["-e", "-vv"]);
+    let shown = shown.replace("\n    ", " ");
+    for kind in ["802.1Q (0x8100)", "802.1Q-QinQ (0x88a8)"] {
+        for (id, count, port) in [(5, 1, "10.99.5.2.7: "), (7, 3, "length 100")] {
+            let marks = [kind, &format!("vlan {id}, p 1, ethertype IPv4"), "udp sum ok", port];
+            let has = |line: &&str| marks.iter().all(|mark| line.contains(mark));
+            assert_eq!(shown.lines().filter(has).count(), count, "{marks:?}: {said}\n{shown}");
+        }
+    }
 }

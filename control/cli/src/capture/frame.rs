@@ -1,5 +1,6 @@
 //! Frames as the kernel shows them become frames as they are on the cable: datagrams that it left
-//! to the network card to cut are cut, checksums are completed.
+//! to the network card to cut are cut, checksums are completed, VLAN tags that it took off are put
+//! back.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +9,8 @@ use ipop_wire::checksum::{add, pseudo_v4, pseudo_v6, sum};
 
 /// Bytes of an Ethernet header without a tag.
 pub const ETHERNET_LEN: usize = 14;
+/// Bytes of both hardware addresses in front of it.
+const ADDRESSES_LEN: usize = 12;
 const UDP_LEN: usize = 8;
 const UDP: u8 = 17;
 const IPV4: u16 = 0x0800;
@@ -81,6 +84,12 @@ fn ends_v6(packet: &[u8]) -> Option<Ends> {
         }
         _ => None,
     }
+}
+
+/// The frame with a VLAN tag behind its hardware addresses: protocol and control information.
+pub fn tagged(frame: &[u8], (protocol, control): (u16, u16)) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(frame.len().min(ADDRESSES_LEN));
+    [addresses, &protocol.to_be_bytes(), &control.to_be_bytes(), rest].concat()
 }
 
 /// Completes the checksum that the kernel left to the card.
@@ -217,6 +226,16 @@ mod tests {
         for (start, at) in [(4000, 40), (34, 4000), (0, usize::from(u16::MAX))] {
             complete(&mut frame, &Offload { checksum: Some((start, at)), ..offload });
         }
+    }
+
+    #[test]
+    fn a_tag_stands_behind_the_addresses() {
+        let frame = raw(true, b"x");
+        let tagged = tagged(&frame, (0x88a8, 0x2005));
+        assert_eq!(tagged[..12], frame[..12]);
+        assert_eq!(tagged[12..16], [0x88, 0xa8, 0x20, 0x05]);
+        assert_eq!(tagged[16..], frame[12..]);
+        assert_eq!(super::tagged(&[1], (0x8100, 1)), [1, 0x81, 0, 0, 1]);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(super) struct TurnReport {
     pub answered: bool,
     /// The address that it lent.
     pub relayed: Option<SocketAddr>,
+    /// The one of the other family beside it.
+    pub relayed_too: Option<SocketAddr>,
     /// From the first request to the allocation, milliseconds.
     pub took_ms: Option<f64>,
     /// Why there is no allocation.
@@ -87,23 +89,34 @@ impl StunReport {
 impl TurnReport {
     pub(super) fn new(
         relay: &Relay,
-        outcome: Option<Result<SocketAddr, String>>,
+        outcome: Option<Result<Vec<SocketAddr>, String>>,
         took: Option<Duration>,
         answered: bool,
     ) -> Self {
-        let (relayed, error) = match outcome {
-            Some(Ok(relayed)) => (Some(relayed), None),
-            Some(Err(error)) => (None, Some(error)),
-            None => (None, Some("no answer".to_owned())),
+        let (lent, error) = match outcome {
+            Some(Ok(lent)) => (lent, None),
+            Some(Err(error)) => (Vec::new(), Some(error)),
+            None => (Vec::new(), Some("no answer".to_owned())),
         };
-        let (server, transport) = (relay.address, relay.transport);
-        Self { server, transport, answered, relayed, took_ms: took.map(milliseconds), error }
+        let (relayed, relayed_too) = (lent.first().copied(), lent.get(1).copied());
+        let took_ms = took.map(milliseconds);
+        Self { answered, relayed, relayed_too, took_ms, error, ..Self::unasked(relay) }
     }
 
     pub(super) fn failed(relay: &Relay, error: String) -> Self {
-        let (server, transport) = (relay.address, relay.transport);
-        let (answered, relayed, took_ms) = (false, None, None);
-        Self { server, transport, answered, relayed, took_ms, error: Some(error) }
+        Self { error: Some(error), ..Self::unasked(relay) }
+    }
+
+    fn unasked(relay: &Relay) -> Self {
+        Self {
+            server: relay.address,
+            transport: relay.transport,
+            answered: false,
+            relayed: None,
+            relayed_too: None,
+            took_ms: None,
+            error: None,
+        }
     }
 }
 
@@ -190,7 +203,8 @@ impl TurnReport {
     fn write(&self, out: &mut String) {
         if let Some(relayed) = self.relayed {
             let took = self.took_ms.unwrap_or_default();
-            let _ = writeln!(out, "  relays     from {relayed}, ready after {took:.1} ms");
+            let too = self.relayed_too.map_or_else(String::new, |too| format!(" and {too}"));
+            let _ = writeln!(out, "  relays     from {relayed}{too}, ready after {took:.1} ms");
         }
         if let Some(error) = &self.error {
             let _ = writeln!(out, "  error      {error}");

@@ -1,4 +1,5 @@
-//! Relayed addresses: one TURN client per server, and what travels through it.
+//! Relayed addresses: one TURN client per server, with an address of each family as far as the
+//! server has them, and what travels through it.
 
 use super::reflexive::refused;
 use super::*;
@@ -23,8 +24,8 @@ pub(super) struct Relay {
     /// Our socket's address that it is asked from.
     host: SocketAddr,
     client: TurnClient,
-    /// Our address there that was announced last.
-    relayed: Option<SocketAddr>,
+    /// Our addresses there that were announced last.
+    relayed: Vec<SocketAddr>,
     /// Peers whose channels nobody uses any more, the longest unused first.
     unused: VecDeque<SocketAddr>,
     /// When the server said something last.
@@ -54,7 +55,7 @@ impl Relay {
 
     /// Whether it relays, and over UDP.
     pub fn is_udp_relay(&self) -> bool {
-        self.server.way == TurnWay::Udp && self.relayed.is_some()
+        self.server.way == TurnWay::Udp && !self.relayed.is_empty()
     }
 
     /// When the server said something last.
@@ -94,19 +95,22 @@ impl Relay {
         self.is_settled
     }
 
+    /// Whether this is our address there.
+    fn is_at(&self, relayed: SocketAddr) -> bool {
+        self.client.relayed().contains(&relayed)
+    }
+
     pub fn handle_input(&mut self, now: Instant, input: Datagram<'_>) -> Result<Gathered, Refused> {
         if input.local != self.host {
             return Err(Refused::Stranger);
         }
-        let relayed = self.client.relayed();
         let input = Input { remote: input.remote, data: input.data };
         let received = self.client.handle_input(now, input).map_err(refused)?;
         self.heard = Some(now);
-        match (received, relayed) {
-            (Received::Data { peer, range }, Some(local)) => {
-                Ok(Gathered::Relayed { local, remote: peer, range })
-            }
-            _ => Ok(Gathered::Nothing),
+        let Received::Data { peer: remote, range } = received else { return Ok(Gathered::Nothing) };
+        match self.client.relayed_to(remote) {
+            Some(local) => Ok(Gathered::Relayed { local, remote, range }),
+            None => Ok(Gathered::Nothing),
         }
     }
 
@@ -125,7 +129,7 @@ impl Gatherer {
     /// Whether this is one of our relayed addresses.
     #[must_use]
     pub fn is_relayed(&self, local: SocketAddr) -> bool {
-        self.relays.iter().any(|relay| relay.client.relayed() == Some(local))
+        self.relays.iter().any(|relay| relay.is_at(local))
     }
 
     /// Sends a datagram from our relayed address to a peer.
@@ -177,7 +181,7 @@ impl Gatherer {
     /// How workers reach the peer from our relayed address, once there is a channel.
     #[must_use]
     pub fn relay_path(&self, relayed: SocketAddr, peer: SocketAddr) -> Option<RelayPath> {
-        let relay = self.relays.iter().find(|relay| relay.client.relayed() == Some(relayed))?;
+        let relay = self.relays.iter().find(|relay| relay.is_at(relayed))?;
         let channel = relay.client.channel(peer)?.number();
         Some(RelayPath { local: relay.host, server: relay.server(), channel })
     }
@@ -191,12 +195,15 @@ impl Gatherer {
     ) -> Option<(SocketAddr, SocketAddr)> {
         let channel = ChannelNumber::new(channel)?;
         let mut relays = self.relays.iter().filter(|relay| relay.server() == server);
-        relays.find_map(|relay| Some((relay.client.relayed()?, relay.client.peer_of(channel)?)))
+        relays.find_map(|relay| {
+            let peer = relay.client.peer_of(channel)?;
+            Some((relay.client.relayed_to(peer)?, peer))
+        })
     }
 
     fn relay_of(&mut self, relayed: SocketAddr) -> Result<&mut Relay, RelayError> {
         let mut relays = self.relays.iter_mut();
-        relays.find(|relay| relay.client.relayed() == Some(relayed)).ok_or(RelayError::NotAllocated)
+        relays.find(|relay| relay.is_at(relayed)).ok_or(RelayError::NotAllocated)
     }
 
     pub(super) fn restart_relays(&mut self, now: Instant) {
@@ -208,9 +215,8 @@ impl Gatherer {
         self.relays = kept;
         self.renew_credentials(now);
         for mut relay in gone {
-            if let Some(relayed) = relay.client.relayed() {
-                self.candidates.retain(|candidate| candidate.address != relayed);
-            }
+            let is_gone = |known: &Candidate| relay.client.relayed().contains(&known.address);
+            self.candidates.retain(|candidate| !is_gone(candidate));
             // From an address that is gone nothing can be given back; a connection takes it along.
             if self.hosts.contains(&relay.host) {
                 relay.client.close(now);
@@ -267,7 +273,7 @@ impl Gatherer {
                     server,
                     host,
                     client,
-                    relayed: None,
+                    relayed: Vec::new(),
                     unused: VecDeque::new(),
                     heard: None,
                     lost_by: String::new(),
@@ -317,7 +323,7 @@ impl Gatherer {
                 self.on_allocated(at, relayed, mapped);
             }
             TurnOutput::ChannelBound { peer, .. } | TurnOutput::ChannelLost { peer } => {
-                if let Some(relayed) = relay.client.relayed() {
+                if let Some(relayed) = relay.client.relayed_to(peer) {
                     self.outputs.push_back(GathererOutput::ChannelChanged { relayed, peer });
                 }
             }
@@ -340,12 +346,12 @@ impl Gatherer {
         }
     }
 
-    fn on_allocated(&mut self, at: usize, relayed: SocketAddr, mapped: Option<SocketAddr>) {
+    fn on_allocated(&mut self, at: usize, relayed: Vec<SocketAddr>, mapped: Option<SocketAddr>) {
         let relay = &mut self.relays[at];
         relay.is_settled = true;
         relay.lost_by.clear();
-        relay.relayed = Some(relayed);
-        let (host, server, handicap) = (relay.host, relay.address(), relay.server.handicap());
+        relay.relayed.clone_from(&relayed);
+        let (host, server) = (relay.host, relay.address());
         let is_udp = relay.server.way == TurnWay::Udp;
         // A TURN server is a STUN server too, where no other was named.
         if let Some(mapped) = mapped.filter(|_| is_udp)
@@ -353,19 +359,31 @@ impl Gatherer {
         {
             self.announce_reflexive(host, mapped, server);
         }
-        let kind = CandidateKind::Relayed;
         let related = mapped.or(is_udp.then_some(host));
-        let mut candidate = self.candidate(kind, relayed, host, related, Some(server.ip()));
+        for address in relayed {
+            self.announce_relayed(at, address, related);
+        }
+    }
+
+    fn announce_relayed(&mut self, at: usize, address: SocketAddr, related: Option<SocketAddr>) {
+        let (host, server) = (self.relays[at].host, &self.relays[at].server);
+        let handicap = server.handicap(address);
+        // What we reach by one family and peers by the other is not frozen by the usual address.
+        let crosses = address.is_ipv4() != server.address.is_ipv4();
+        let base = if crosses { address.ip() } else { host.ip() };
+        let kind = CandidateKind::Relayed;
+        let ip = server.address.ip();
+        let mut candidate = self.candidate(kind, address, host, related, Some(ip));
+        candidate.foundation = foundation(kind, base, Some(ip));
         let preference = ((candidate.priority >> 8) & u32::from(u16::MAX)) as u16;
         candidate.priority = priority(kind, preference >> handicap, candidate.component);
         self.announce(candidate);
     }
 
-    /// The relayed address is not ours any more.
+    /// The relayed addresses are not ours any more.
     fn withdraw(&mut self, at: usize) {
-        if let Some(relayed) = self.relays[at].relayed.take() {
-            self.candidates.retain(|candidate| candidate.base != relayed);
-        }
+        let relayed = std::mem::take(&mut self.relays[at].relayed);
+        self.candidates.retain(|candidate| !relayed.contains(&candidate.base));
     }
 
     fn on_failed(&mut self, now: Instant, at: usize, error: TurnError) {

@@ -43,13 +43,22 @@ impl TurnServer {
         (self.address, self.way) == (other.address, other.way)
     }
 
-    /// What a relayed candidate's local preference is divided by, as a power of two: a relay over
-    /// TCP delays what follows a loss, and TLS costs more (RFC 8445 section 5.1.2.2).
-    pub(super) fn handicap(&self) -> u32 {
-        match self.way {
+    /// What the local preference of a candidate relayed at this address is divided by, as a power
+    /// of two: a relay over TCP delays what follows a loss, and TLS costs more (RFC 8445 section
+    /// 5.1.2.2). An address of the other family than the server's is for peers of that family
+    /// alone: where both ends have the one that we have, the usual address takes one relay, and
+    /// two such addresses would take two.
+    pub(super) fn handicap(&self, relayed: SocketAddr) -> u32 {
+        let by_way = match self.way {
             TurnWay::Udp => 0,
             TurnWay::Stream { is_tls: false, .. } => 2,
             TurnWay::Stream { is_tls: true, .. } => 3,
+        };
+        // IPv6 begins with twice the preference of IPv4, and has to come behind it here.
+        match (self.address.is_ipv4(), relayed.is_ipv4()) {
+            (true, false) => by_way + 2,
+            (false, true) => by_way + 1,
+            _ => by_way,
         }
     }
 }
@@ -166,6 +175,40 @@ impl Gatherer {
             if let Some((bridge, to)) = relay.want_connection() {
                 self.outputs.push_back(GathererOutput::Connect { bridge, to });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(address: &str, way: TurnWay) -> TurnServer {
+        let (username, password) = ("u".to_owned(), "p".to_owned());
+        TurnServer { address: address.parse().unwrap(), way, username, password }
+    }
+
+    /// The local preference of an address that a server lends.
+    fn preference(server: &TurnServer, relayed: &str) -> u16 {
+        let relayed: SocketAddr = relayed.parse().unwrap();
+        let best = if relayed.is_ipv6() { u16::MAX } else { u16::MAX >> 1 };
+        best >> server.handicap(relayed)
+    }
+
+    #[test]
+    fn an_address_of_the_other_family_comes_behind_the_usual_one() {
+        let (v4, v6) = ("198.51.100.1:50000", "[2001:db8::1]:50000");
+        let local = "127.0.0.1:9".parse().unwrap();
+        let stream = |is_tls| TurnWay::Stream { bridge: local, local, is_tls };
+        for way in [TurnWay::Udp, stream(false), stream(true)] {
+            let over_v4 = server("198.51.100.1:3478", way);
+            assert!(preference(&over_v4, v4) > preference(&over_v4, v6), "{way:?}");
+            let over_v6 = server("[2001:db8::1]:3478", way);
+            assert!(preference(&over_v6, v6) > preference(&over_v6, v4), "{way:?}");
+            assert_eq!(preference(&over_v4, v6), preference(&over_v6, v4), "{way:?}");
+            // However the address is had, a connection's comes behind a datagram's.
+            let by_udp = server("198.51.100.1:3478", TurnWay::Udp);
+            assert!(way == TurnWay::Udp || preference(&by_udp, v6) > preference(&over_v4, v4));
         }
     }
 }

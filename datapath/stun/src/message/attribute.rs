@@ -8,14 +8,15 @@ use stun_rs::attributes::discovery::{
 use stun_rs::attributes::ice::{IceControlled, IceControlling, Priority, UseCandidate};
 use stun_rs::attributes::stun as base;
 use stun_rs::attributes::turn::{
-    ChannelNumber, Data, DontFragment, EvenPort, LifeTime, RequestedAddressFamily,
-    RequestedTrasport, XorPeerAddress, XorRelayedAddress,
+    AdditionalAddressFamily, ChannelNumber, Data, DontFragment, EvenPort, LifeTime,
+    RequestedAddressFamily, RequestedTrasport, XorPeerAddress, XorRelayedAddress,
 };
 use stun_rs::{AddressFamily, AlgorithmId, StunAttribute, StunError, protocols};
 
 use super::Algorithm;
 
-/// Address family of REQUESTED-ADDRESS-FAMILY (RFC 8656 section 18.6).
+/// Address family of REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY (RFC 8656 sections 18.6
+/// and 18.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4.
@@ -28,6 +29,13 @@ impl Family {
     /// The family of `address`.
     pub fn of(address: &SocketAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    pub(super) const fn decoded(family: AddressFamily) -> Self {
+        match family {
+            AddressFamily::IPv4 => Self::V4,
+            AddressFamily::IPv6 => Self::V6,
+        }
     }
 
     const fn encoded(self) -> AddressFamily {
@@ -129,6 +137,9 @@ pub enum Attribute {
     RequestedTransportUdp,
     /// REQUESTED-ADDRESS-FAMILY (RFC 8656 section 18.6).
     RequestedAddressFamily(Family),
+    /// ADDITIONAL-ADDRESS-FAMILY = IPv6, beside IPv4: the only value there is (RFC 8656 section
+    /// 18.11). Comes with the number that drafts gave it, for servers that know no other.
+    AdditionalAddressFamilyV6,
     /// EVEN-PORT, with the bit that reserves the next port (RFC 8656 section 18.5).
     EvenPort(bool),
     /// DONT-FRAGMENT (RFC 8656 section 18.9).
@@ -177,6 +188,8 @@ impl Attribute {
             Self::EvenPort(_) => 1,
             Self::IceControlled(_) | Self::IceControlling(_) => 8,
             Self::Data(data) => data.len(),
+            // Twice, with a header in between: see the builder.
+            Self::AdditionalAddressFamilyV6 => 12,
             Self::PasswordAlgorithm(_)
             | Self::Priority(_)
             | Self::LifetimeSeconds(_)
@@ -215,6 +228,9 @@ impl Attribute {
             Self::RequestedTransportUdp => RequestedTrasport::from(protocols::UDP).into(),
             Self::RequestedAddressFamily(family) => {
                 RequestedAddressFamily::new(family.encoded()).into()
+            }
+            Self::AdditionalAddressFamilyV6 => {
+                AdditionalAddressFamily::new(Family::V6.encoded()).into()
             }
             Self::EvenPort(reserve) => EvenPort::new(reserve).into(),
             Self::DontFragment => DontFragment::default().into(),

@@ -1,15 +1,21 @@
 //! Messages on their way out.
 
-use stun_rs::attributes::stun::{Fingerprint, MessageIntegrity, MessageIntegritySha256};
 use stun_rs::{MessageEncoderBuilder, StunMessageBuilder};
 use thiserror::Error;
 
-use super::layout::HEADER_LEN;
+use super::layout::{
+    ATTRIBUTE_HEADER_LEN, FINGERPRINT, HEADER_LEN, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
+};
 use super::{Attribute, Class, ErrorCode, Integrity, Key, Message, Method, TransactionId};
 
 const INTEGRITY_LEN: usize = 24;
 const INTEGRITY_SHA256_LEN: usize = 36;
 const FINGERPRINT_LEN: usize = 8;
+const FINGERPRINT_XOR: u32 = 0x5354_554e;
+/// ADDITIONAL-ADDRESS-FAMILY as drafts of RFC 8656 numbered it, and coturn does to this day
+/// (4.6). Who does not know it need not, so both are sent.
+const DRAFT_ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8032;
+const IPV6: u8 = 2;
 
 /// Why a message cannot be built: our misuse, or a name that STUN cannot carry.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -96,6 +102,7 @@ impl Builder {
         if len - HEADER_LEN > usize::from(u16::MAX) {
             return Err(BuildError::TooLong(len));
         }
+        let is_for_both = self.attributes.contains(&Attribute::AdditionalAddressFamilyV6);
         let codec_id = stun_rs::TransactionId::from(self.transaction.0);
         let mut message = StunMessageBuilder::new(self.method.codec(), self.class.codec())
             .with_transaction_id(codec_id);
@@ -103,24 +110,31 @@ impl Builder {
             let attribute = attribute.encoded().map_err(|e| BuildError::Value(e.to_string()))?;
             message = message.with_attribute(attribute);
         }
-        message = match self.integrity {
-            Some((Integrity::Sha1, key)) => {
-                message.with_attribute(MessageIntegrity::new(key.codec()))
-            }
-            Some((Integrity::Sha256, key)) => {
-                message.with_attribute(MessageIntegritySha256::new(key.codec()))
-            }
-            None => message,
-        };
-        if self.fingerprint {
-            message = message.with_attribute(Fingerprint::default());
-        }
         let mut bytes = vec![0; len];
         let written = MessageEncoderBuilder::default()
             .build()
             .encode(&mut bytes, &message.build())
             .map_err(|e| BuildError::Value(e.to_string()))?;
         bytes.truncate(written);
+        if is_for_both {
+            append(&mut bytes, DRAFT_ADDITIONAL_ADDRESS_FAMILY, &[IPV6, 0, 0, 0]);
+        }
+        if let Some((kind, key)) = self.integrity {
+            let (number, tag_len) = match kind {
+                Integrity::Sha1 => (MESSAGE_INTEGRITY, INTEGRITY_LEN - ATTRIBUTE_HEADER_LEN),
+                Integrity::Sha256 => {
+                    (MESSAGE_INTEGRITY_SHA256, INTEGRITY_SHA256_LEN - ATTRIBUTE_HEADER_LEN)
+                }
+            };
+            announce(&mut bytes, ATTRIBUTE_HEADER_LEN + tag_len);
+            let tag = key.sign(kind, &bytes);
+            append(&mut bytes, number, tag.as_ref());
+        }
+        if self.fingerprint {
+            announce(&mut bytes, FINGERPRINT_LEN);
+            let sum = crc32(&bytes) ^ FINGERPRINT_XOR;
+            append(&mut bytes, FINGERPRINT, &sum.to_be_bytes());
+        }
         Ok(bytes)
     }
 
@@ -134,4 +148,24 @@ impl Builder {
         };
         HEADER_LEN + attributes + integrity + if self.fingerprint { FINGERPRINT_LEN } else { 0 }
     }
+}
+
+/// Adds an attribute whose value needs no padding.
+fn append(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    announce(message, ATTRIBUTE_HEADER_LEN + value.len());
+    message.extend_from_slice(&kind.to_be_bytes());
+    message.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    message.extend_from_slice(value);
+}
+
+/// Lets the length field count so many bytes that are to come.
+fn announce(message: &mut [u8], more: usize) {
+    let length = (message.len() - HEADER_LEN + more) as u16;
+    message[2..4].copy_from_slice(&length.to_be_bytes());
+}
+
+/// CRC-32 of ITU V.42 (RFC 8489 section 14.7).
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |sum: u32, _: u32| (sum >> 1) ^ if sum & 1 == 1 { 0xedb8_8320 } else { 0 };
+    !bytes.iter().fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), step))
 }

@@ -32,7 +32,6 @@ pub struct KeyError(String);
 /// An HMAC key of the short-term or long-term mechanism (RFC 8489 section 9).
 #[derive(Clone)]
 pub struct Key {
-    codec: HMACKey,
     sha1: hmac::Key,
     sha256: hmac::Key,
 }
@@ -40,7 +39,9 @@ pub struct Key {
 impl Key {
     /// The short-term key of `password`, as ICE uses it (RFC 8489 section 9.1.1).
     pub fn short_term(password: &str) -> Result<Self, KeyError> {
-        HMACKey::new_short_term(password).map(Self::of).map_err(|e| KeyError(e.to_string()))
+        HMACKey::new_short_term(password)
+            .map(|key| Self::of(&key))
+            .map_err(|e| KeyError(e.to_string()))
     }
 
     /// The long-term key of a user in a realm, as TURN uses it (RFC 8489 section 9.2.2).
@@ -55,7 +56,7 @@ impl Key {
             Algorithm::Sha256 => AlgorithmId::SHA256,
         };
         HMACKey::new_long_term(username, realm, password, stun_rs::Algorithm::from(id))
-            .map(Self::of)
+            .map(|key| Self::of(&key))
             .map_err(|e| KeyError(e.to_string()))
     }
 
@@ -65,28 +66,33 @@ impl Key {
         hmac::sign(&self.sha1, covered).as_ref().to_vec()
     }
 
-    fn of(codec: HMACKey) -> Self {
+    fn of(codec: &HMACKey) -> Self {
         let sha1 = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, codec.as_bytes());
         let sha256 = hmac::Key::new(hmac::HMAC_SHA256, codec.as_bytes());
-        Self { codec, sha1, sha256 }
+        Self { sha1, sha256 }
     }
 
-    pub(super) fn codec(&self) -> HMACKey {
-        self.codec.clone()
+    /// The HMAC of a message, whose length field already says that it ends behind the integrity
+    /// attribute to come.
+    pub(super) fn sign(&self, kind: Integrity, covered: &[u8]) -> hmac::Tag {
+        hmac::sign(self.of_kind(kind), covered)
+    }
+
+    fn of_kind(&self, kind: Integrity) -> &hmac::Key {
+        match kind {
+            Integrity::Sha1 => &self.sha1,
+            Integrity::Sha256 => &self.sha256,
+        }
     }
 
     /// Whether `tag` is the HMAC of the message up to `covered`, with the length field standing
     /// as if the message ended behind the integrity attribute (RFC 8489 section 14.5). Takes the
     /// same time for every wrong tag.
     pub(super) fn matches(&self, kind: Integrity, covered: &[u8], length: u16, tag: &[u8]) -> bool {
-        let key = match kind {
-            Integrity::Sha1 => &self.sha1,
-            Integrity::Sha256 => &self.sha256,
-        };
         let (Some(kind_of_message), Some(rest)) = (covered.get(..2), covered.get(4..)) else {
             return false;
         };
-        let mut context = hmac::Context::with_key(key);
+        let mut context = hmac::Context::with_key(self.of_kind(kind));
         context.update(kind_of_message);
         context.update(&length.to_be_bytes());
         context.update(rest);

@@ -7,15 +7,16 @@ use std::ops::Range;
 
 /// Bytes of the header that stands before the attributes (RFC 8489 section 5).
 pub const HEADER_LEN: usize = 20;
-const ATTRIBUTE_HEADER_LEN: usize = 4;
+/// Bytes of an attribute's type and length.
+pub(super) const ATTRIBUTE_HEADER_LEN: usize = 4;
 
-const MESSAGE_INTEGRITY: u16 = 0x0008;
+pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
 const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
 const DATA: u16 = 0x0013;
 const REALM: u16 = 0x0014;
 const NONCE: u16 = 0x0015;
-const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
-const FINGERPRINT: u16 = 0x8028;
+pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+pub(super) const FINGERPRINT: u16 = 0x8028;
 
 /// Types that a list of unknown ones may have.
 const UNKNOWN_TYPES_MAX: usize = 64;

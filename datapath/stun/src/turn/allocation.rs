@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::credential::LongTerm;
 use super::{
-    Allocation, Ask, Purpose, REDIRECTIONS_MAX, Request, State, TurnClient, TurnError, TurnOutput,
+    Allocation, Ask, Families, Purpose, REDIRECTIONS_MAX, Request, State, TurnClient, TurnError,
+    TurnOutput,
 };
 use crate::Dropped;
-use crate::message::{Attribute, BuildError, Builder, Class, IntegrityError, Message, Method};
+use crate::message::{
+    Attribute, BuildError, Builder, Class, Family, IntegrityError, Message, Method,
+};
 use crate::transaction::{Due, Retransmission, Transaction};
 
 /// The lifetime we ask for; the usual default of servers.
@@ -35,6 +38,7 @@ impl TurnClient {
     /// Asks for an allocation.
     pub(super) fn allocate(&mut self, now: Instant, clears: u32) {
         self.state = State::Allocating { clears };
+        self.families = self.config.families;
         self.start(now, Purpose::Allocate, 0);
     }
 
@@ -79,9 +83,12 @@ impl TurnClient {
                     .with(Attribute::RequestedTransportUdp)
                     .with(Attribute::LifetimeSeconds(LIFETIME_SECONDS))
                     .with(Attribute::Software("ipop".to_owned()));
-                match self.config.family {
-                    Some(family) => request.with(Attribute::RequestedAddressFamily(family)),
-                    None => request,
+                match self.families {
+                    Families::Both => request.with(Attribute::AdditionalAddressFamilyV6),
+                    Families::Only(family) => {
+                        request.with(Attribute::RequestedAddressFamily(family))
+                    }
+                    Families::Unspecified => request,
                 }
             }
             Purpose::Clear | Purpose::Release => request.with(Attribute::LifetimeSeconds(0)),
@@ -209,16 +216,19 @@ impl TurnClient {
 
     fn on_allocated(&mut self, now: Instant, asked: Instant, message: &Message<'_>) {
         let lifetime = lifetime_of(message);
-        let Some(relayed) = message.xor_relayed_address().filter(|_| !lifetime.is_zero()) else {
+        let mut relayed = message.xor_relayed_addresses();
+        // coturn's way to say that it has none.
+        relayed.retain(|address| address.port() != 0 && !address.ip().is_unspecified());
+        if relayed.is_empty() || lifetime.is_zero() {
             let error = TurnError::Malformed("an allocation without address or lifetime");
             return self.on_not_allocated(now, error);
-        };
+        }
         let mapped = message.mapped_address();
         self.failures = 0;
         self.redirections = 0;
         self.told = None;
         self.state = State::Active(Allocation {
-            relayed,
+            relayed: relayed.clone(),
             mapped,
             expires: asked + lifetime,
             refresh_at: Some(asked + self.refresh_after(lifetime)),
@@ -263,6 +273,10 @@ impl TurnClient {
         {
             return;
         }
+        if let Some(less) = self.less_than_asked(&error) {
+            self.families = less;
+            return self.start(now, Purpose::Allocate, 0);
+        }
         (self.server, self.redirections) = (self.config.server, 0);
         let retry_at = (!error.is_permanent()).then(|| {
             let wait = BACKOFF.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
@@ -276,6 +290,28 @@ impl TurnClient {
         if self.told.as_ref() != Some(&error) {
             self.told = Some(error.clone());
             self.outputs.push_back(TurnOutput::Failed { error, retry_at });
+        }
+    }
+
+    /// What may be had where both families together are refused: first what servers gave before
+    /// there was a choice, then IPv6 alone.
+    fn less_than_asked(&self, error: &TurnError) -> Option<Families> {
+        if self.config.families != Families::Both || !matches!(self.state, State::Allocating { .. })
+        {
+            return None;
+        }
+        let is_unknown = |error: &TurnError| match error {
+            TurnError::Refused(error) => matches!(error.code, 400 | 420),
+            _ => false,
+        };
+        match self.families {
+            Families::Both if *error == TurnError::NoFamily || is_unknown(error) => {
+                Some(Families::Unspecified)
+            }
+            Families::Unspecified if *error == TurnError::NoFamily => {
+                Some(Families::Only(Family::V6))
+            }
+            _ => None,
         }
     }
 

@@ -25,6 +25,12 @@ pub enum TurnError {
     /// one (437).
     #[error("the server's allocations do not fit ours")]
     Mismatch,
+    /// The server has no relayed address of the family that was asked for (440).
+    #[error("the server has no relayed address of that family")]
+    NoFamily,
+    /// There is no relayed address of the peer's family (443).
+    #[error("the server does not relay to the peer's address family")]
+    PeerFamily,
     /// The user has used up his quota (486).
     #[error("the user's quota is reached")]
     Quota,
@@ -59,6 +65,8 @@ impl TurnError {
             401 | 441 => Self::WrongCredential,
             403 => Self::Forbidden(error.reason),
             437 => Self::Mismatch,
+            440 => Self::NoFamily,
+            443 => Self::PeerFamily,
             486 => Self::Quota,
             508 => Self::Capacity,
             _ => Self::Refused(error),
@@ -69,9 +77,9 @@ impl TurnError {
     /// configuration helps.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::WrongCredential | Self::Forbidden(_) => true,
-            // Unknown attribute, unsupported transport or address family.
-            Self::Refused(error) => matches!(error.code, 400 | 420 | 440 | 442),
+            Self::WrongCredential | Self::Forbidden(_) | Self::NoFamily => true,
+            // Unknown attribute, unsupported transport.
+            Self::Refused(error) => matches!(error.code, 400 | 420 | 442),
             _ => false,
         }
     }
@@ -83,8 +91,8 @@ pub enum RelayError {
     /// There is no allocation now.
     #[error("there is no allocation")]
     NotAllocated,
-    /// The peer's address is not of the relayed address's family.
-    #[error("the relayed address is of another family than the peer's")]
+    /// There is no relayed address of the peer's family.
+    #[error("there is no relayed address of the peer's family")]
     WrongFamily,
     /// More peers than the tables hold.
     #[error("too many peers")]

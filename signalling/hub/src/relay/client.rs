@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::time::Duration;
 use tracing::dispatcher::{self, Dispatch};
 use turn_server_proto::api::{
-    DelayedMessageOrChannelSend, SocketAllocateError, Transmit, TurnServerApi, TurnServerPollRet,
+    DelayedMessageOrChannelSend, SocketAllocateError as NoSocket, Transmit, TurnServerApi,
+    TurnServerPollRet,
 };
 use turn_server_proto::server::TurnServer;
 use turn_server_proto::types::attribute::XorPeerAddress;
@@ -81,6 +82,8 @@ struct Socket {
     ipv6: bool,
     /// As peers see it; `None` while it is being opened.
     address: Option<SocketAddr>,
+    /// Whether the machine knows.
+    is_told: bool,
 }
 
 pub(super) struct Client {
@@ -220,43 +223,51 @@ impl Client {
 
     /// A socket is being opened.
     pub(super) fn opening(&mut self, relay: RelayId, ipv6: bool) {
-        self.sockets.push(Socket { relay, ipv6, address: None });
+        self.sockets.push(Socket { relay, ipv6, address: None, is_told: false });
     }
 
     /// A socket is open, or cannot be had.
-    pub(super) fn opened(&mut self, now: Instant, relay: RelayId, address: Option<SocketAddr>) {
+    pub(super) fn opened(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        address: Result<SocketAddr, NoSocket>,
+    ) {
         let Some(at) = self.sockets.iter().position(|socket| socket.relay == relay) else { return };
-        let ipv6 = self.sockets[at].ipv6;
         match address {
-            Some(_) => self.sockets[at].address = address,
-            None => {
-                self.sockets.swap_remove(at);
+            Ok(address) => self.sockets[at].address = Some(address),
+            Err(why) => {
+                let Socket { ipv6, .. } = self.sockets.swap_remove(at);
                 self.wishes.push_back(Wish::Failed);
+                self.answer_socket(now, ipv6, Err(why));
             }
         }
-        let unsupported = SocketAllocateError::AddressFamilyNotSupported;
-        let insufficient = SocketAllocateError::InsufficientCapacity;
-        let reason = if ipv6 { unsupported } else { insufficient };
-        self.answer_socket(now, ipv6, address.ok_or(reason));
-        // The machine forgets an allocation of two families when the last socket cannot be had.
-        let is_last = self.sockets.iter().all(|socket| socket.address.is_some());
-        if address.is_none() && is_last {
-            let lost = self.sockets.drain(..).map(|socket| Wish::Close(socket.relay));
-            self.wishes.extend(lost);
+        // The machine forgets an allocation of two families when the last that it hears of is a
+        // socket that cannot be had: those that there are come last.
+        if self.sockets.iter().all(|socket| socket.address.is_some()) {
+            self.tell_of_sockets(now);
+        }
+    }
+
+    fn tell_of_sockets(&mut self, now: Instant) {
+        let untold = self.sockets.iter_mut().filter(|socket| !socket.is_told);
+        let untold: Vec<_> = untold
+            .filter_map(|socket| {
+                socket.is_told = true;
+                Some((socket.ipv6, socket.address?))
+            })
+            .collect();
+        for (ipv6, address) in untold {
+            self.answer_socket(now, ipv6, Ok(address));
         }
     }
 
     /// No socket is given.
     pub(super) fn refuse_socket(&mut self, now: Instant, ipv6: bool) {
-        self.answer_socket(now, ipv6, Err(SocketAllocateError::InsufficientCapacity));
+        self.answer_socket(now, ipv6, Err(NoSocket::InsufficientCapacity));
     }
 
-    fn answer_socket(
-        &mut self,
-        now: Instant,
-        ipv6: bool,
-        answer: Result<SocketAddr, SocketAllocateError>,
-    ) {
+    fn answer_socket(&mut self, now: Instant, ipv6: bool, answer: Result<SocketAddr, NoSocket>) {
         let family = if ipv6 { AddressFamily::IPV6 } else { AddressFamily::IPV4 };
         let udp = TransportType::Udp;
         quietly(|| {

@@ -23,9 +23,18 @@ pub(crate) struct Policy {
 impl Policy {
     /// Whether a datagram may be sent to a peer.
     pub(crate) fn permits(&self, peer: SocketAddr) -> bool {
-        let is_own = || self.own.contains(&peer.ip().to_canonical());
-        let is_service = self.service_ports.contains(&peer.port()) && is_own();
+        let is_service = self.service_ports.contains(&peer.port()) && self.is_own(peer.ip());
         peer.port() != 0 && !is_service && self.permits_ip(peer.ip())
+    }
+
+    /// Whether it is one of this machine's, as it is or inside an IPv6 address.
+    fn is_own(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let inner = match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(ip) => embedded_v4(ip).map(IpAddr::V4),
+        };
+        self.own.contains(&ip) || inner.is_some_and(|inner| self.own.contains(&inner))
     }
 
     /// Whether there may be a permission for an address, whatever the port.
@@ -137,7 +146,9 @@ mod tests {
         for peer in ["10.0.0.1:40000", "10.0.0.2:3478", "[2001:db8::1]:40000"] {
             assert!(permits(&policy(true), peer), "{peer}");
         }
-        assert!(!permits(&policy(true), "[::ffff:10.0.0.1]:3478"));
+        for prefix in ["::ffff:", "::", "64:ff9b::"] {
+            assert!(!permits(&policy(true), &format!("[{prefix}10.0.0.1]:3478")), "{prefix}");
+        }
     }
 
     #[test]

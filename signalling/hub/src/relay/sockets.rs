@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
+use turn_server_proto::api::SocketAllocateError;
 
 /// The kernel may hand over that much at once (GRO).
 const BUFFER_LEN: usize = 64 * 1024;
@@ -223,16 +224,23 @@ impl Core {
 
     fn open(&mut self, relay: RelayId, place: Place, ipv6: bool) {
         let opened = self.relay_socket(place, ipv6);
-        let address = opened.as_ref().ok().map(|(_, address)| *address);
-        match opened {
-            Ok((endpoint, _)) => {
+        let address = match opened {
+            Ok((endpoint, address)) => {
                 let endpoint = Arc::new(endpoint);
                 let serve = serve(self.own.clone(), endpoint.clone(), Side::Peers(relay));
                 let task = self.tasks.spawn(serve);
                 self.backs.insert(relay, Back { endpoint, task });
+                Ok(address)
             }
-            Err(error) => tracing::warn!(%error, ipv6, "cannot open a relay socket"),
-        }
+            // Not news: whoever wants both families asks for the one that is missing, too.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                Err(SocketAllocateError::AddressFamilyNotSupported)
+            }
+            Err(error) => {
+                tracing::warn!(%error, ipv6, "cannot open a relay socket");
+                Err(SocketAllocateError::InsufficientCapacity)
+            }
+        };
         self.relay.opened(Instant::now(), relay, address);
     }
 
@@ -294,7 +302,7 @@ fn relay_address(reached: IpAddr, ipv6: bool) -> Option<IpAddr> {
     if fits(&reached) && addresses::is_routable(&reached) {
         return Some(reached);
     }
-    let other = addresses::routable(!ipv6).into_iter().find(fits);
+    let other = addresses::lendable().into_iter().find(fits);
     other.or_else(|| Some(reached).filter(fits))
 }
 

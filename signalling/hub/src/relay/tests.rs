@@ -11,7 +11,9 @@ use turn_server_proto::types::stun::message::{
     BINDING, IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageIntegrityCredentials,
     MessageWriteVec, Method, TransactionId,
 };
-use turn_server_proto::types::stun::prelude::{AttributeWrite, MessageWrite, MessageWriteExt};
+use turn_server_proto::types::stun::prelude::{
+    Attribute, AttributeStaticType, AttributeWrite, MessageWrite, MessageWriteExt,
+};
 
 const UNIX_S: u64 = 1_700_000_000;
 const REALM: &str = "hub.test";
@@ -89,7 +91,7 @@ impl World {
                     self.sockets.push(relay);
                     let ip = if ipv6 { "[2001:db8::1]" } else { "192.0.2.1" };
                     let address = at(&format!("{ip}:{}", 50_000 + relay.0));
-                    self.relay.opened(self.now.at, relay, Some(address));
+                    self.relay.opened(self.now.at, relay, Ok(address));
                 }
                 Output::Close(relay) => self.sockets.retain(|other| *other != relay),
             }
@@ -368,39 +370,66 @@ fn a_socket_that_cannot_be_had_is_said_and_not_counted() {
     user.nonce = nonce_of(&Message::from_bytes(&challenge).unwrap(), "");
     assert_eq!(world.relay.handle_client(world.now, place(1), &ask(&user)), None);
     let Some(Output::Open { relay, ipv6: false, .. }) = world.relay.poll_output() else { panic!() };
-    world.relay.opened(world.now.at, relay, None);
+    let full = Err(SocketAllocateError::InsufficientCapacity);
+    world.relay.opened(world.now.at, relay, full);
     let answer = world.settle().unwrap();
     let message = Message::from_bytes(&answer).unwrap();
     assert_eq!(message.attribute::<ErrorCode>().unwrap().code(), 508);
     assert!(world.relay.shares.is_empty() && world.relay.relays.is_empty());
 }
 
+/// Asks for both families; `given` says which there are: whether IPv6.
+fn ask_for_both(world: &mut World, user: &mut User, given: &[bool]) -> Vec<u8> {
+    let ask = |user: &User| {
+        request(user, ALLOCATE, &|_| {
+            vec![
+                Box::new(RequestedTransport::new(RequestedTransport::UDP)),
+                Box::new(AdditionalAddressFamily::new(AddressFamily::IPV6)),
+            ]
+        })
+    };
+    let challenge = world.say(place(1), &ask(user)).unwrap();
+    user.nonce = nonce_of(&Message::from_bytes(&challenge).unwrap(), "");
+    assert_eq!(world.relay.handle_client(world.now, place(1), &ask(user)), None);
+    for _ in 0..2 {
+        let Some(Output::Open { relay, ipv6, .. }) = world.relay.poll_output() else { panic!() };
+        let ip = if ipv6 { "[2001:db8::1]" } else { "192.0.2.1" };
+        let address = at(&format!("{ip}:50000"));
+        let given = given.contains(&ipv6).then_some(address);
+        let given = given.ok_or(SocketAllocateError::AddressFamilyNotSupported);
+        world.relay.opened(world.now.at, relay, given);
+    }
+    world.settle().expect("an answer")
+}
+
 #[test]
-fn an_allocation_of_two_families_leaves_nothing_behind() {
-    for v4_fails in [false, true] {
+fn an_allocation_has_the_families_that_there_are() {
+    for given in [&[false, true][..], &[true], &[false], &[]] {
+        let (has, count) = (|ipv6| given.contains(&ipv6), given.len());
         let mut world = World::new();
         let mut user = world.user("alice");
-        let ask = |user: &User| {
-            request(user, ALLOCATE, &|_| {
-                vec![
-                    Box::new(RequestedTransport::new(RequestedTransport::UDP)),
-                    Box::new(AdditionalAddressFamily::new(AddressFamily::IPV6)),
-                ]
-            })
-        };
-        let challenge = world.say(place(1), &ask(&user)).unwrap();
-        user.nonce = nonce_of(&Message::from_bytes(&challenge).unwrap(), "");
-        assert_eq!(world.relay.handle_client(world.now, place(1), &ask(&user)), None);
-        for _ in 0..2 {
-            let Some(Output::Open { relay, ipv6, .. }) = world.relay.poll_output() else {
-                panic!()
-            };
-            let fails = v4_fails != ipv6;
-            let ip = if ipv6 { "[2001:db8::1]" } else { "192.0.2.1" };
-            let address = (!fails).then(|| at(&format!("{ip}:50000")));
-            world.relay.opened(world.now.at, relay, address);
+        let answer = ask_for_both(&mut world, &mut user, given);
+        let message = Message::from_bytes(&answer).unwrap();
+        let relayed = message.iter_attributes();
+        let relayed = relayed.filter(|(_, raw)| raw.get_type() == XorRelayedAddress::TYPE).count();
+        assert_eq!((relayed, world.relay.relays.len()), (count, count));
+        if count == 0 {
+            assert_eq!(message.attribute::<ErrorCode>().unwrap().code(), 508);
         }
-        world.settle().expect("an answer");
+        for (ipv6, peer) in [(false, "198.51.100.7:9"), (true, "[2001:db8:7::7]:9")] {
+            let expected = match (count, has(ipv6)) {
+                (0, _) => Err(437),
+                (_, true) => Ok(()),
+                (_, false) => Err(443),
+            };
+            assert_eq!(world.permit(place(1), &mut user, peer), expected, "{peer}");
+        }
+        // What a relay may never reach it does not reach over IPv6 either.
+        if has(true) {
+            for peer in ["[::1]:9", "[fe80::1]:9", "[ff02::1]:9", "[64:ff9b::127.0.0.1]:9"] {
+                assert_eq!(world.permit(place(1), &mut user, peer), Err(403), "{peer}");
+            }
+        }
         world.pass(601);
         world.pass(61);
         assert!(world.relay.relays.is_empty() && world.relay.shares.is_empty());

@@ -160,12 +160,8 @@ fn set_up(site: &Site, weather: &Weather) {
 /// Gives both machines IPv6 addresses and takes the IPv4 way between them away.
 fn go_by_v6(internet: &Internet, sites: &[Site; 2]) {
     let middle = internet.middle();
-    middle.run("sysctl -qw net.ipv6.conf.all.forwarding=1").unwrap();
-    for (number, site) in [1, 2].into_iter().zip(sites) {
-        let prefix = format!("fd18:{number}:");
-        middle.ip(&format!("address add {prefix}:1/64 dev site{number} nodad")).unwrap();
-        site.node.ip(&format!("address add {prefix}:2/64 dev eth0 nodad")).unwrap();
-        site.node.ip(&format!("-6 route add default via {prefix}:1")).unwrap();
+    for site in sites {
+        internet.give_site_ipv6(site).unwrap();
     }
     let [a, b] = sites.each_ref().map(|site| site.address);
     let rules = format!(

@@ -12,8 +12,8 @@ use ipop_crypto::Fingerprint;
 use ipop_link::{Candidate, Credentials, Event, LinkState, OpenLink, TurnServer, TurnWay};
 use ipop_stun::Random;
 use ipop_stun::server::BindingServer;
-use turn_server_proto::api::{Transmit, TurnServerApi, TurnServerPollRet};
-use turn_server_proto::types::TransportType;
+use turn_server_proto::api::{SocketAllocateError, Transmit, TurnServerApi, TurnServerPollRet};
+use turn_server_proto::types::{AddressFamily, TransportType};
 
 use self::machine::Machine;
 use self::nat::{Kind, Nat};
@@ -430,14 +430,19 @@ impl World {
             };
             let port = 50_000 + self.relayed.len() as u16;
             let relayed = SocketAddr::new(address(SERVER).ip(), port);
-            self.relayed.push(relayed);
+            // This internet has no IPv6.
+            let given = match family {
+                AddressFamily::IPV4 => Ok(relayed),
+                AddressFamily::IPV6 => Err(SocketAllocateError::AddressFamilyNotSupported),
+            };
+            self.relayed.extend(given.ok());
             self.turn.allocated_socket(
                 transport,
                 listen_addr,
                 client_addr,
                 allocation_transport,
                 family,
-                Ok(relayed),
+                given,
                 now,
             );
         }
