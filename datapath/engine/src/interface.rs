@@ -13,6 +13,9 @@ const QUEUE_LEN: u32 = 1000;
 /// Geometry and channel header, on top of the seal's own bytes.
 const PART_OVERHEAD: usize = 16;
 
+/// What paths of 1500 bytes leave for packets inside.
+const MTU_OF_NARROW_PATHS: u16 = 1400;
+
 /// The overlay interface and what it was set to.
 pub(crate) struct Interface {
     tap: Tap,
@@ -104,11 +107,32 @@ impl Interface {
 
     fn set_mtu(&mut self, mtu: u16) -> Result<(), TapError> {
         self.tap.set_mtu(mtu)?;
-        // One super-segment of the host is then one send, one receive and one write.
-        let segments = DATAGRAM_LEN_MAX / (usize::from(mtu) + SEAL_OVERHEAD + PART_OVERHEAD);
-        let segments = segments.clamp(1, SEGMENTS_MAX);
+        let segments = gso_segments_max(mtu);
         self.tap.set_gso_segments_max(u32::try_from(segments).unwrap_or(1))?;
         self.mtu = mtu;
         Ok(())
+    }
+}
+
+/// Segments that a super-segment of the host may have, so that it is one send, one receive and one
+/// write: what the kernel then makes of 64 KiB fits a datagram of that many parts.
+///
+/// The limit counts segments of all connections, also of those with small ones: to a member on a
+/// narrow path, or opened before the MTU grew. So it is never that of wide ones, which end at
+/// 64 KiB anyway.
+fn gso_segments_max(mtu: u16) -> usize {
+    let part = usize::from(mtu.min(MTU_OF_NARROW_PATHS)) + SEAL_OVERHEAD + PART_OVERHEAD;
+    (DATAGRAM_LEN_MAX / part).clamp(1, SEGMENTS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_interface_cuts_no_narrow_connection_short() {
+        assert_eq!(gso_segments_max(1400), 45);
+        assert_eq!(gso_segments_max(8928), 45);
+        assert!(gso_segments_max(1280) > 45);
     }
 }
