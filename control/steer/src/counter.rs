@@ -69,7 +69,7 @@ counter_enum! {
     FramesBundled "frames_bundled" "Small frames packed into a datagram with others.",
     FramesCoalesced "frames_coalesced" "Received frames merged into a super-segment by parsing.",
     NeighboursAnswered "neighbours_answered" "ARP and neighbour discovery requests answered here.",
-    SendersTold "senders_told" "Senders told by ICMP that a packet was larger than the path carries.",
+    SendersTold "senders_told" "Senders told by ICMP how large packets a path carries.",
     FramesHandedOver "frames_handed_over" "Frames that took the first worker's lane.",
     AgentDatagrams "agent_datagrams" "STUN, handshake and control datagrams handed to the agent.",
     HandshakesCompleted "handshakes_completed" "TLS handshakes that led to keys.",

@@ -190,8 +190,9 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
         outgoing: &Outgoing<'_>,
         sink: &mut K,
     ) {
-        if let Some(link) = self.links.get_mut(id) {
-            self.counters.add(Total::Ratchets, link.ratchet_if_due(now));
+        let ratchets = self.links.get_mut(id).map_or(0, |link| link.ratchet_if_due(now));
+        if ratchets > 0 {
+            self.counters.add(Total::Ratchets, ratchets);
         }
         if self.out(sink).emit(id, outgoing) == Fit::Fragments {
             self.tell_sender(now, id, outgoing, sink);

@@ -117,6 +117,11 @@ impl Link {
         if self.entry.sealer.needs_ratchet(now) {
             self.entry.sealer.ratchet(now);
         }
+        if self.entry.sealer.epoch() == self.counted_epoch { 0 } else { self.count_epochs() }
+    }
+
+    #[cold]
+    fn count_epochs(&mut self) -> usize {
         let epoch = self.entry.sealer.epoch();
         (epoch - std::mem::replace(&mut self.counted_epoch, epoch)) as usize
     }

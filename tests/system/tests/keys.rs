@@ -21,8 +21,9 @@ const BYTES: u64 = 32 << 20;
 /// Changes of keys, ratchets and handshakes of both ends together, that a run sees at least. More
 /// with `IPOP_REKEYS=1000`.
 const REKEYS: u64 = 100;
-/// Why a datagram is refused for its key. There is `unknown_link` too: a client's first ping often
-/// finds the server's worker without the new keys, and is repeated.
+/// Why a datagram is refused for its key. `unknown_link` is bounded apart: one or two at either end
+/// come with each handshake, some of them first pings, which are repeated. The counter does not
+/// tell whether data is among them.
 const KEY_REASONS: [&str; 5] = ["unknown_epoch", "expired", "forged", "replayed", "key_exhausted"];
 /// Keys that live as short as allowed.
 const SHORT_LIVED: &str = "[keys]\nseconds = 1\npackets = 1024\nhandshake_seconds = 10\n";

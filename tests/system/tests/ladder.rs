@@ -1,8 +1,8 @@
-//! Cables that lose much, in bursts, and are long: links come up, stay up, and carry what TCP sends.
+//! Cables that lose much, in bursts, and are long: links come up, stay up, and carry TCP.
 //!
-//! A short form runs always. `IPOP_LADDER=1` climbs all rungs, `IPOP_LADDER="10%/100 25%/400"` some,
-//! and compares each with the bare underlay: how long it takes is TCP's business, and printed.
-//! What takes longer than `IPOP_LADDER_SECONDS` is given up.
+//! A short form runs always. `IPOP_LADDER=1` climbs all rungs, `IPOP_LADDER="10%/100 25%/400"`
+//! some, and compares each with the bare underlay: how long it takes is TCP's business, and
+//! printed. What takes longer than `IPOP_LADDER_SECONDS` is given up.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Paths that carry less than the machines' interfaces, with ICMP dropped, and that change; and what
-//! the kernels above the overlay learn of them.
+//! Paths that carry less than the machines' interfaces, with ICMP dropped, and that change; and
+//! what the kernels above the overlay learn of them.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -10,7 +10,7 @@ use super::{Sums, Weather, flow, stream};
 use crate::dice::Dice;
 use crate::{Hub, Node};
 
-/// MTU that a node chooses by itself, bytes.
+/// About what a node's MTU is when it follows its links, bytes.
 const MTU_AUTO: u16 = 1400;
 
 /// Nothing that is sent in a round is so wrong, and nothing that arrives.

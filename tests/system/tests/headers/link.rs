@@ -155,7 +155,8 @@ impl Overlay {
         let hub = Hub::new(internet.hub(), internet.hub_address());
         let cables = [cable, Impairment::default()];
         let sites = cables.map(|cable| internet.add_site(Nat::None, cable).unwrap());
-        let words = format!("--interface ipop0 {further}");
+        let mtu = if further.contains("--mtu") { String::new() } else { format!("--mtu {MTU}") };
+        let words = format!("--interface ipop0 {mtu} {further}");
         let nodes = sites.each_ref().map(|site| Node::join_with(&site.node, &hub.ticket(), &words));
         for node in &nodes {
             node.wait_for(1, 30);
