@@ -265,6 +265,10 @@ pub struct Netcheck {
     /// A TURN server as URI,USERNAME,PASSWORD. May be given more than once.
     #[arg(long, value_name = "SERVER")]
     pub turn: Vec<String>,
+    /// Measure how long the NAT remembers a mapping that is not used, too: takes up to half an
+    /// hour, with most NATs a few minutes.
+    #[arg(long)]
+    pub lifetime: bool,
     /// Which running instance's servers to use, when neither --config nor --stun is given.
     #[command(flatten)]
     pub instance: Instance,

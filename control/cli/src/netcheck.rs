@@ -3,10 +3,12 @@
 //! Each STUN server is asked what the NAT does (RFC 5780, where the server has two addresses), each
 //! TURN server for an allocation; all at once, each on a socket of its own. Those over TCP and TLS
 //! are asked through the same bridge as in a running instance. Beside that all servers of a family
-//! of addresses are asked from one socket, see `netcheck/survey.rs`.
+//! of addresses are asked from one socket, see `netcheck/survey.rs`, and with `--lifetime` how long
+//! its NAT remembers.
 
 mod drive;
 mod family;
+mod lifetime;
 mod report;
 mod servers;
 mod survey;
@@ -43,7 +45,10 @@ pub fn run(flags: &Netcheck) -> Result<ExitCode, Failure> {
              section, or the --name of a running instance",
         ));
     }
-    let report = check(&servers);
+    let mut report = check(&servers);
+    if flags.lifetime {
+        report.measure_lifetimes(&servers.stun);
+    }
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::failed)?);
     } else {

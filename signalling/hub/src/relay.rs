@@ -17,6 +17,7 @@ mod client;
 mod framing;
 mod guard;
 mod policy;
+mod run;
 mod sockets;
 mod streams;
 

@@ -39,7 +39,7 @@ pub use hub::Hub;
 pub use matrix::{Hope, Outcome, hope, summary, svg, table};
 pub use node::{Node, NodeConfig};
 pub use ping::{Pinging, assert_all_answer};
-pub use process::{Ended, Process, binary, ended, is_running};
+pub use process::{Ended, Process, binary, ended, ended_within, is_running};
 pub use scratch::Scratch;
 pub use servers::{Coturn, Ejabberd, Prosody, USERS, XmppServer, turn_credential};
 pub use stage::{GROUP_PREFIX, Stage};

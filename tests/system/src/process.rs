@@ -105,10 +105,15 @@ pub struct Ended {
 
 /// Runs a program to its end, which comes within 20 s or is a failure.
 pub fn ended(command: Command) -> Ended {
+    ended_within(command, Duration::from_secs(20))
+}
+
+/// As [`ended`], for programs that take their time.
+pub fn ended_within(command: Command, patience: Duration) -> Ended {
     let scratch = Scratch::new();
     let mut process = Process::start(command, scratch.path("log"));
-    let status = process.wait(Duration::from_secs(20));
-    assert!(status.is_some(), "still runs after 20 s:\n{}", process.log());
+    let status = process.wait(patience);
+    assert!(status.is_some(), "still runs after {patience:?}:\n{}", process.log());
     Ended { code: status.and_then(|status| status.code()), text: process.log() }
 }
 

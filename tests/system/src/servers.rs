@@ -243,6 +243,13 @@ impl Coturn {
         Self::with(namespace, SocketAddr::from((address, 443)), words)
     }
 
+    /// Starts it in a namespace on port 3478 of `address`, from where it sends its clients to that
+    /// of another address.
+    pub fn naming_another(namespace: &Namespace, address: Ipv4Addr, other: Ipv4Addr) -> Self {
+        let words = ["--no-tls".to_owned(), format!("--alternate-server={other}:3478")];
+        Self::with(namespace, SocketAddr::from((address, 3478)), words)
+    }
+
     /// Starts it in a namespace on port 3478 of `address`; it lends addresses of `relays`.
     pub fn lending(namespace: &Namespace, address: IpAddr, relays: &[IpAddr]) -> Self {
         let words = relays.iter().filter(|relay| **relay != address);

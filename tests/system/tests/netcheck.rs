@@ -2,8 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use ipop_lab::{Impairment, Nat};
-use ipop_system_tests::{Ended, Stage, binary, ended, turn_credential};
+use std::time::Duration;
+
+use ipop_lab::{Impairment, Nat, Site};
+use ipop_system_tests::{Ended, Stage, binary, ended, ended_within, turn_credential};
 use serde_json::Value;
 
 fn netcheck(stage: &Stage, site: usize, words: &[&str]) -> Ended {
@@ -125,4 +127,35 @@ fn servers_come_from_an_instance_or_a_configuration() {
     let ended = netcheck(&stage, 0, &["--stun", "stun:"]);
     assert_eq!(ended.code, Some(2), "{}", ended.text);
     assert!(ended.text.contains("--stun"), "{}", ended.text);
+}
+
+/// coturn answers to another port than that of who asks, so that a mapping is seen to be there
+/// although the NAT keeps ports.
+#[test]
+fn the_lifetime_of_mappings_is_measured() {
+    const LIFETIME_S: f64 = 7.0;
+    let mut stage = Stage::prosody();
+    for nat in [Nat::PortRestricted, Nat::Symmetric] {
+        stage.add_site(nat, Impairment::default());
+    }
+    let timeout = format!("net.netfilter.nf_conntrack_udp_timeout={LIFETIME_S}");
+    let begin = |site: &Site| {
+        site.router().unwrap().run(&format!("sysctl -qw {timeout}")).unwrap();
+        let mut command = site.node.command(binary());
+        command.args(["netcheck", "--json", "--lifetime", "--stun", SERVER]);
+        std::thread::spawn(|| ended_within(command, Duration::from_secs(90)))
+    };
+    let running: Vec<_> = stage.sites.iter().map(begin).collect();
+    for one in running {
+        let report = report(&one.join().unwrap());
+        let lifetime = &report["families"][0]["lifetime"];
+        let [alive, gone] =
+            ["alive_s", "gone_s"].map(|name| lifetime[name].as_f64().unwrap_or_default());
+        // The kernel's clock and the way to the server are a little late.
+        assert!(alive < LIFETIME_S + 0.3 && gone > LIFETIME_S - 0.3, "{lifetime}");
+        assert!(gone - alive <= 0.51, "{lifetime}");
+        assert!(report["families"][1]["lifetime"].is_null(), "{report}");
+    }
+    let ended = netcheck(&stage, 0, &["--json", "--stun", SERVER]);
+    assert!(report(&ended)["families"][0]["lifetime"].is_null(), "{}", ended.text);
 }

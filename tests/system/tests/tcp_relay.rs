@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
 use ipop_system_tests::{
-    Hub, Node, Stage, assert_all_answer, ended, eventually, transfer, turn_credential,
+    Coturn, Hub, Node, NodeConfig, Prosody, Scratch, Stage, USERS, XmppServer, assert_all_answer,
+    ended, eventually, transfer, turn_credential,
 };
 use serde_json::Value;
 
@@ -146,6 +147,48 @@ fn netcheck_tries_servers_over_tcp_and_tls() {
     let text = netcheck(&[]);
     assert_eq!((text.code, json.code), (Some(0), Some(0)), "{}", text.text);
     assert!(text.text.contains("a relay over TCP or TLS"), "{}", text.text);
+}
+
+/// The first server lends nothing: it names the second one (300), where a connection is made.
+#[test]
+fn a_server_that_names_another_over_tcp_is_followed() {
+    let mut internet = Internet::build(InternetConfig::default()).unwrap();
+    let first = internet.hub_address();
+    let second = internet.add_hub_address(11).unwrap();
+    let xmpp = Prosody::new(internet.hub(), first, None);
+    let _servers = [
+        Coturn::naming_another(internet.hub(), first, second),
+        Coturn::lending(internet.hub(), second.into(), &[second.into()]),
+    ];
+    let (username, password) = turn_credential();
+    let site = |_| internet.add_site(Nat::UdpBlocked, Impairment::default()).unwrap();
+    let sites: Vec<_> = (0..2).map(site).collect();
+    let keys = Scratch::new();
+    let nodes: Vec<_> = sites
+        .iter()
+        .enumerate()
+        .map(|(number, site)| {
+            let config = NodeConfig {
+                identity: keys.path(&format!("{number}.pem")),
+                overlay: format!("address = \"10.77.0.{}/24\"\n", number + 1),
+                signalling: xmpp.config(USERS[number], &format!("{first}:5222")),
+                nat: format!(
+                    "[nat]\nturn = [{{ uri = \"turn:{first}:3478?transport=tcp\", username = \
+                     \"{username}\", password = \"{password}\" }}]\n"
+                ),
+            };
+            Node::start(&site.node, &config)
+        })
+        .collect();
+    nodes.iter().for_each(|node| node.wait_for(1, 30));
+    assert_works(&nodes);
+    for (node, peer) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+        let link = node.link_to(peer);
+        let remote = link["remote"].as_str().unwrap_or_default();
+        assert!(remote.starts_with(&format!("{second}:")), "{link}");
+        // One connection to each server.
+        assert_eq!(node.counter("relay_connections"), 2, "{}", node.status()["counters"]);
+    }
 }
 
 /// A hub, of which nothing but port 5222 can be reached.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use serde::Serialize;
 
+use super::lifetime::{self, Lifetime};
 use super::report::{StunReport, milliseconds};
 use super::survey::{Survey, survey};
 
@@ -33,6 +34,8 @@ pub(super) struct FamilyReport {
     pub mapping_is_one: Option<bool>,
     /// Whether the NAT turns round what is sent to its own outside.
     pub hairpinning: Option<bool>,
+    /// How long the NAT remembers a mapping that is not used; only where that was asked for.
+    pub lifetime: Option<Lifetime>,
     /// All servers of the family.
     pub servers: Vec<ServerReport>,
 }
@@ -87,6 +90,7 @@ impl FamilyReport {
             translated,
             port_preserved: with(|mapped, from| mapped.port() == from.port())
                 .filter(|_| translated == Some(true)),
+            lifetime: None,
             hairpinning: survey.as_ref().and_then(|survey| survey.hairpins),
             servers: asked
                 .map(|asked| ServerReport {
@@ -96,6 +100,21 @@ impl FamilyReport {
                 })
                 .collect(),
         }
+    }
+
+    /// Measures how long mappings last, by a server of the family that answers; it takes minutes.
+    pub(super) fn measure_lifetime(
+        &mut self,
+        stun: &[SocketAddr],
+        reports: &[StunReport],
+        tell: &mut dyn FnMut(&str),
+    ) {
+        let answers = |server: &&SocketAddr| {
+            reports.iter().any(|report| report.server == **server && report.mapped.is_some())
+        };
+        let is_ipv4 = self.family == "IPv4";
+        let mut of_family = stun.iter().filter(|server| server.is_ipv4() == is_ipv4);
+        self.lifetime = of_family.find(answers).map(|server| lifetime::measure(*server, tell));
     }
 
     /// For people, with what RFC 5780's tests found.
@@ -114,6 +133,9 @@ impl FamilyReport {
         if let Some(is_one) = self.mapping_is_one.filter(|_| self.translated == Some(true)) {
             let text = if is_one { "the same for all servers" } else { "another for each server" };
             let _ = writeln!(out, "  address    {text}");
+        }
+        if let Some(lifetime) = &self.lifetime {
+            let _ = writeln!(out, "  lifetime   {}", lifetime.text());
         }
         if let Some(outlook) = self.outlook(stun) {
             let _ = writeln!(out, "  outlook    {outlook}");

@@ -1,6 +1,7 @@
 //! What was found, for people and for programs.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -121,6 +122,21 @@ impl TurnReport {
 }
 
 impl Report {
+    /// Measures how long NATs remember, one family after the other. Each step is told on a
+    /// terminal, where somebody waits.
+    pub(super) fn measure_lifetimes(&mut self, stun: &[SocketAddr]) {
+        let is_told = std::io::stderr().is_terminal();
+        let mut tell = |text: &str| {
+            if is_told {
+                eprintln!("ipop: {text}");
+            }
+        };
+        tell("how long mappings last takes minutes; Ctrl-C ends");
+        for family in &mut self.families {
+            family.measure_lifetime(stun, &self.stun, &mut tell);
+        }
+    }
+
     /// Whether some server lent an address.
     pub(super) fn has_relay(&self) -> bool {
         self.turn.iter().any(|turn| turn.relayed.is_some())

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use stun_rs::attributes::discovery::{
-    ChangeRequest, ChangeRequestFlags, OtherAddress, ResponseOrigin,
+    ChangeRequest, ChangeRequestFlags, OtherAddress, ResponseOrigin, ResponsePort,
 };
 use stun_rs::attributes::ice::{IceControlled, IceControlling, Priority, UseCandidate};
 use stun_rs::attributes::stun as base;
@@ -159,6 +159,8 @@ pub enum Attribute {
         /// Answer from the other port.
         port: bool,
     },
+    /// RESPONSE-PORT (RFC 5780 section 7.5): answer to this port of the sender's address.
+    ResponsePort(u16),
     /// RESPONSE-ORIGIN (RFC 5780 section 7.3).
     ResponseOrigin(SocketAddr),
     /// OTHER-ADDRESS (RFC 5780 section 7.4).
@@ -196,6 +198,7 @@ impl Attribute {
             | Self::RequestedTransportUdp
             | Self::RequestedAddressFamily(_)
             | Self::ChannelNumber(_)
+            | Self::ResponsePort(_)
             | Self::ChangeRequest { .. } => 4,
         }
     }
@@ -239,6 +242,7 @@ impl Attribute {
             Self::XorRelayedAddress(a) => XorRelayedAddress::from(a).into(),
             Self::Data(data) => Data::from(data).into(),
             Self::ChangeRequest { ip, port } => change_request(ip, port).into(),
+            Self::ResponsePort(port) => ResponsePort::from(port).into(),
             Self::ResponseOrigin(a) => ResponseOrigin::from(a).into(),
             Self::OtherAddress(a) => OtherAddress::from(a).into(),
         })

@@ -3,6 +3,7 @@
 //! One lock, one set of buffers, one task per socket; on a current-thread runtime the lock is never
 //! contended. What a full socket does not take is dropped, as networks do.
 
+use super::run::Run;
 use super::streams::Outlet;
 use super::{Datagram, Now, Output, Place, Relay, RelayId, StreamId};
 use crate::addresses;
@@ -49,6 +50,8 @@ struct Core {
     /// Under which addresses others see this machine, where they differ from its own.
     external: Vec<IpAddr>,
     buffers: Vec<Box<[u8]>>,
+    /// What leaves in one call.
+    run: Run,
     tasks: JoinSet<()>,
     own: Weak<Mutex<Core>>,
 }
@@ -58,7 +61,7 @@ struct Back {
     task: AbortHandle,
 }
 
-struct Endpoint {
+pub(super) struct Endpoint {
     socket: UdpSocket,
     state: UdpSocketState,
     address: SocketAddr,
@@ -91,6 +94,7 @@ impl RelaySockets {
                 streams_len: Arc::default(),
                 external,
                 buffers,
+                run: Run::default(),
                 tasks: JoinSet::new(),
                 own: own.clone(),
             })
@@ -149,11 +153,12 @@ impl RelayHandle {
         let mut core = lock(&core);
         let now = now();
         for message in messages {
-            let Core { relay, fronts, backs, streams, .. } = &mut *core;
+            let Core { relay, fronts, backs, streams, run, .. } = &mut *core;
             let sent = relay.handle_client(now, place, message);
-            send(fronts, backs, streams, sent);
+            send(fronts, backs, streams, run, sent);
             core.settle();
         }
+        core.run.flush();
         core.relay.has_allocation(place)
     }
 }
@@ -183,7 +188,7 @@ impl Core {
     }
 
     fn take(&mut self, endpoint: &Endpoint, side: Side, now: Now, at: usize, meta: &RecvMeta) {
-        let Self { relay, fronts, backs, buffers, streams, .. } = self;
+        let Self { relay, fronts, backs, buffers, streams, run, .. } = self;
         let Some(bytes) = buffers[at].get(..meta.len) else { return };
         let local = meta.dst_ip.unwrap_or(endpoint.address.ip());
         let place = Place { remote: meta.addr, local, stream: None };
@@ -192,8 +197,9 @@ impl Core {
                 Side::Clients => relay.handle_client(now, place, datagram),
                 Side::Peers(id) => relay.handle_peer(now.at, id, meta.addr, datagram),
             };
-            send(fronts, backs, streams, sent);
+            send(fronts, backs, streams, run, sent);
         }
+        run.flush();
     }
 
     fn tick(&mut self, count: u32) {
@@ -260,7 +266,7 @@ impl Core {
 }
 
 impl Endpoint {
-    fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let address = socket.local_addr()?;
         Ok(Self { socket: UdpSocket::from_std(socket)?, state, address })
@@ -280,13 +286,25 @@ impl Endpoint {
         })
     }
 
-    fn send(&self, to: SocketAddr, from: Option<IpAddr>, data: &[u8]) {
+    /// Datagrams that the kernel cuts from one piece of data at a time.
+    pub(super) fn run_max(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Sends data as one datagram, or as datagrams of `part` bytes.
+    pub(super) fn send(
+        &self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        data: &[u8],
+        part: Option<usize>,
+    ) {
         let from = from.filter(|from| !from.is_unspecified());
         let transmit = Transmit {
             destination: to,
             ecn: None,
             contents: data,
-            segment_size: None,
+            segment_size: part,
             src_ip: from,
         };
         if let Err(error) = self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
@@ -310,17 +328,29 @@ fn send(
     fronts: &[Arc<Endpoint>],
     backs: &HashMap<RelayId, Back>,
     streams: &HashMap<StreamId, Arc<Outlet>>,
+    run: &mut Run,
     datagram: Option<Datagram<'_>>,
 ) {
     match datagram {
         None => {}
-        Some(Datagram::ToClient(place, data)) => reply(fronts, streams, place, data),
+        Some(Datagram::ToClient(place @ Place { stream: Some(_), .. }, data)) => {
+            reply(fronts, streams, place, data);
+        }
+        Some(Datagram::ToClient(place, data)) => {
+            if let Some(front) = front_of(fronts, place) {
+                run.add(front, place.remote, Some(place.local), data);
+            }
+        }
         Some(Datagram::ToPeer(id, to, data)) => {
             if let Some(back) = backs.get(&id) {
-                back.endpoint.send(to, None, data);
+                run.add(&back.endpoint, to, None, data);
             }
         }
     }
+}
+
+fn front_of(fronts: &[Arc<Endpoint>], place: Place) -> Option<&Arc<Endpoint>> {
+    fronts.iter().find(|front| front.address.is_ipv6() == place.remote.is_ipv6())
 }
 
 fn reply(
@@ -335,9 +365,8 @@ fn reply(
         }
         return;
     }
-    let front = fronts.iter().find(|front| front.address.is_ipv6() == place.remote.is_ipv6());
-    if let Some(front) = front {
-        front.send(place.remote, Some(place.local), data);
+    if let Some(front) = front_of(fronts, place) {
+        front.send(place.remote, Some(place.local), data, None);
     }
 }
 
