@@ -68,6 +68,8 @@ pub(crate) struct Peer {
     /// When to offer (again), give up on an answer, or forget a member that left.
     pub(crate) next_offer: Option<Instant>,
     pub(crate) departure: Option<Instant>,
+    /// When all candidates are told once more, while the link has no path.
+    pub(crate) retell: Option<Instant>,
     /// Candidates that overtook the offer they belong to.
     pub(crate) early: Vec<(SessionId, Candidate)>,
     /// Where the other end of the path is, while that is direct.
@@ -88,6 +90,7 @@ impl Peer {
             state: LinkState::Idle,
             next_offer: None,
             departure: None,
+            retell: None,
             early: Vec::new(),
             seen_at: None,
             held: None,
@@ -186,6 +189,6 @@ impl Peer {
 
     /// The earliest of its timers.
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        [self.next_offer, self.departure].into_iter().flatten().min()
+        [self.next_offer, self.departure, self.retell].into_iter().flatten().min()
     }
 }
