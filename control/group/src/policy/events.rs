@@ -140,7 +140,8 @@ impl GroupVpn {
                 let is_gone = !peer.present && !is_remembered;
                 // That a member is still not there is no news.
                 let is_news = !is_remembered || peer.attempts <= 1;
-                if before != LinkState::Failed && is_news {
+                let is_news = is_news && before != LinkState::Failed && peer.is_news(&reason);
+                if is_news {
                     self.notice(Notice::LinkDown { name, reason });
                 }
                 // Nothing is left to keep: the member is gone, and so is the link to it.
