@@ -1,6 +1,6 @@
-//! What the last run knew of the account's servers: how one logs in, and where STUN is. It saves the
-//! next run round trips and nothing else: what is no longer true is found out and put right, so a
-//! file that is missing, damaged or another account's is no more than a slower start.
+//! What the last run knew of the account's servers: how one logs in, and where STUN is. It saves
+//! the next run round trips and nothing else: what is no longer true is found out and put right, so
+//! a file that is missing, damaged or another account's is no more than a slower start.
 
 use std::fs::File;
 use std::io::Read as _;

@@ -7,7 +7,8 @@
 //! (`ipop-xmpp`).
 //!
 //! Left out on purpose: packets, and any state on disk but what the policy remembers of its peers
-//! (`cache.rs`) and what makes the next start quick (`last_servers.rs`). Read [`run`] and [`Settings`] first.
+//! (`cache.rs`) and what makes the next start quick (`last_servers.rs`). Read
+//! [`run`] and [`Settings`] first.
 
 #![forbid(unsafe_code)]
 

@@ -68,6 +68,8 @@ pub(crate) struct Peer {
     /// When to offer (again), give up on an answer, or forget a member that left.
     pub(crate) next_offer: Option<Instant>,
     pub(crate) departure: Option<Instant>,
+    /// When all candidates are told once more, while the link has no path.
+    pub(crate) retell: Option<Instant>,
     /// Candidates that overtook the offer they belong to.
     pub(crate) early: Vec<(SessionId, Candidate)>,
     /// Where the other end of the path is, while that is direct.
@@ -76,6 +78,8 @@ pub(crate) struct Peer {
     /// Attempts without signalling since the link was up.
     pub(crate) attempts: u32,
     failures: u32,
+    /// Why there is no link, as people were told; nothing since there was one.
+    complaint: String,
 }
 
 impl Peer {
@@ -88,12 +92,21 @@ impl Peer {
             state: LinkState::Idle,
             next_offer: None,
             departure: None,
+            retell: None,
             early: Vec::new(),
             seen_at: None,
             held: None,
             attempts: 0,
             failures: 0,
+            complaint: String::new(),
         }
+    }
+
+    /// Whether people do not know yet that there is no link for this reason.
+    pub(crate) fn is_news(&mut self, reason: &str) -> bool {
+        let is_news = self.complaint != reason;
+        reason.clone_into(&mut self.complaint);
+        is_news
     }
 
     /// A link is there or being made, so that no offer is due. A link that is looked for without
@@ -156,6 +169,7 @@ impl Peer {
     /// The link came up: the next failure starts with the shortest pause again.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+        self.complaint.clear();
         self.attempts = 0;
         self.next_offer = None;
         self.held = None;
@@ -186,6 +200,22 @@ impl Peer {
 
     /// The earliest of its timers.
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        [self.next_offer, self.departure].into_iter().flatten().min()
+        [self.next_offer, self.departure, self.retell].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_news_once_until_there_was_a_link() {
+        let mut peer = Peer::new(Fingerprint([1; 32]));
+        assert!(peer.is_news("nobody answers"));
+        peer.failed(Instant::now(), true, 0);
+        assert!(!peer.is_news("nobody answers"));
+        assert!(peer.is_news("the key is another"));
+        peer.succeeded();
+        assert!(peer.is_news("the key is another"));
     }
 }

@@ -39,8 +39,12 @@ const QUEUE_LEN_MAX: usize = 256 * 1024;
 /// Bytes that the kernel keeps for the bridge between two of its turns.
 const RECEIVE_BUFFER_LEN: usize = 1 << 20;
 /// From a failure to the next try; doubles with each failure in a row.
-const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+/// A server that was lost a moment ago may be back any moment: for so long after the first failure
+/// in a row, pauses do not grow further.
+const HOPE: Duration = Duration::from_secs(60);
+const PAUSE_IN_HOPE: Duration = Duration::from_secs(1);
 /// A connection that held for so long was a good one: pauses begin anew.
 const GOOD_TIME: Duration = Duration::from_secs(20);
 
@@ -249,6 +253,7 @@ impl Inside {
 
     fn keep_connected(&mut self) -> Result<std::convert::Infallible, Stopped> {
         let mut pause = PAUSE_FIRST;
+        let mut failing_since = Instant::now();
         loop {
             let Some(to) = self.target else {
                 self.orders.wait(None);
@@ -271,8 +276,12 @@ impl Inside {
             if begin.elapsed() >= GOOD_TIME {
                 pause = PAUSE_FIRST;
             }
+            if pause == PAUSE_FIRST {
+                failing_since = Instant::now();
+            }
             self.rest(pause)?;
-            pause = (pause * 2).min(PAUSE_LONGEST);
+            let is_fresh = failing_since.elapsed() < HOPE;
+            pause = (pause * 2).min(if is_fresh { PAUSE_IN_HOPE } else { PAUSE_LONGEST });
         }
     }
 

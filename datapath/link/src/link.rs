@@ -6,8 +6,8 @@
 //!    an answer.
 //! 3. The session's lanes are installed, and the first ones carry frames at once; sealed pings and
 //!    pongs confirm the keys both ways.
-//! 4. Only then the link is up, and new keys replace others. Pings go on; every hour, or when asked, there are new keys, and
-//!    the old ones open what is under way for a while.
+//! 4. Only then the link is up, and new keys replace others. Pings go on; every hour, or when
+//!    asked, there are new keys, and the old ones open what is under way for a while.
 
 mod inputs;
 mod keying;

@@ -1,8 +1,8 @@
 //! From a connection to a user who proved who it is (RFC 6120 sections 5 and 6).
 //!
 //! A first byte of 0x16 is a TLS hello (XEP-0368); anything else has to ask for TLS first. Nothing
-//! here minds a client that says more before it has heard the answer, except before TLS: clients are
-//! told so (XEP-0305).
+//! here minds a client that says more before it has heard the answer, except before TLS: clients
+//! are told so (XEP-0305).
 
 use crate::MECHANISMS;
 use crate::accounts::Accounts;

@@ -22,7 +22,7 @@ const ACTIONS_MAX: usize = 1024;
 const HAPPENINGS_MAX: usize = 1024;
 /// For a connection, for a login, and for a resource.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// A stay in the room of this length is a good one, after which the next pause is short again.
 const STABLE: Duration = Duration::from_secs(10);
@@ -145,7 +145,7 @@ async fn run(
     let settings = settings(&config)?;
     let task = Task {
         account: account(&config)?,
-        backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST, settings.seed),
+        backoff: Backoff::hopeful(RETRY_FIRST, RETRY_LONGEST, settings.seed),
         conversation: Conversation::new(settings, Instant::now()),
         actions,
         happenings,
@@ -171,7 +171,7 @@ impl Task<'_> {
             if self.settled.take().is_some_and(|since| since.elapsed() >= STABLE) {
                 self.backoff.reset();
             }
-            let pause = self.backoff.pause();
+            let pause = self.backoff.pause(Instant::now());
             self.meanwhile(sleep(pause)).await?;
         }
     }

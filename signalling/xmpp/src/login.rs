@@ -10,8 +10,8 @@
 //! | 5 | `<response/>` | `<success/>` |
 //! | 6 | header, bind, and whatever the caller queues | header, features, bound |
 //!
-//! Where the server's [`Offer`] is expected, 4 goes with 3; where the server pipelines (XEP-0305), 6
-//! goes with 5.
+//! Where the server's [`Offer`] is expected, 4 goes with 3; where the server pipelines (XEP-0305),
+//! 6 goes with 5.
 //!
 //! The server sees the parts of a row in their order, as if they had come one by one; the features
 //! are still checked when they arrive.

@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
 use ipop_system_tests::{
@@ -13,6 +13,8 @@ use ipop_system_tests::{
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// From a server's start to links that carry.
+const SOON: Duration = Duration::from_secs(8);
 
 /// What a link over TCP has to do.
 fn assert_works(nodes: &[Node]) {
@@ -201,9 +203,13 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        Self::behind(Nat::TcpOnly)
+    }
+
+    fn behind(nat: Nat) -> Self {
         let mut internet = Internet::build(InternetConfig::default()).unwrap();
         let hub = Hub::new(internet.hub(), internet.hub_address());
-        let site = |_| internet.add_site(Nat::TcpOnly, Impairment::default()).unwrap();
+        let site = |_| internet.add_site(nat, Impairment::default()).unwrap();
         let sites: Vec<_> = (0..2).map(site).collect();
         let ticket = hub.ticket();
         let nodes = sites.iter().map(|site| Node::join(&site.node, &ticket)).collect();
@@ -224,11 +230,37 @@ fn a_hub_and_its_port_are_enough() {
 
 #[test]
 fn links_over_a_hub_come_back_with_it() {
-    let mut place = Place::new();
+    come_back(Nat::TcpOnly);
+}
+
+/// Over UDP nothing breaks when a server dies: its silence has to be noticed.
+#[test]
+fn links_relayed_by_a_hub_over_udp_come_back_with_it() {
+    come_back(Nat::Symmetric);
+}
+
+fn is_online(node: &Node) -> bool {
+    let status = node.status();
+    status["controller"]["signalling"].as_str().is_some_and(|text| text.starts_with("online"))
+}
+
+/// Everything is whole again a few seconds after the hub is.
+fn come_back(nat: Nat) {
+    let mut place = Place::behind(nat);
     place.await_links();
     place.hub.kill();
     std::thread::sleep(Duration::from_secs(3));
     place.hub.start();
+    let began = Instant::now();
+    for node in &place.nodes {
+        eventually("the node is in the group again", SOON, || is_online(node));
+    }
+    let online = began.elapsed();
     await_link(&place.nodes);
-    assert_works(&place.nodes);
+    let linked = began.elapsed();
+    println!("{nat}: signalling after {online:?}, the link after {linked:?}");
+    assert!(linked < SOON, "{linked:?}");
+    if nat == Nat::TcpOnly {
+        assert_works(&place.nodes);
+    }
 }

@@ -1,6 +1,6 @@
 //! What the datapath says, and what is due by time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipop_signal::Action;
 use ipop_steer::{Candidate, CandidateKind, Command, Event, LinkState, PathInfo, PathKind};
@@ -12,6 +12,9 @@ use crate::peer::{Peer, Way};
 /// Candidates kept at most; the oldest gives way. A machine whose addresses change for months
 /// would offer stale ones otherwise.
 const CANDIDATES_MAX: usize = 32;
+
+/// From one telling of all candidates to the next, while a link has no path.
+const RETELL_PAUSE: Duration = Duration::from_secs(1);
 
 impl GroupVpn {
     pub(super) fn on_event(&mut self, now: Instant, event: Event) {
@@ -106,6 +109,8 @@ impl GroupVpn {
             return;
         }
         peer.note_path(path);
+        let is_lost = state == LinkState::Disconnected;
+        peer.retell = is_lost.then(|| peer.retell.unwrap_or(now + RETELL_PAUSE));
         let before = std::mem::replace(&mut peer.state, state);
         let name = name_of(peer);
         match state {
@@ -135,7 +140,8 @@ impl GroupVpn {
                 let is_gone = !peer.present && !is_remembered;
                 // That a member is still not there is no news.
                 let is_news = !is_remembered || peer.attempts <= 1;
-                if before != LinkState::Failed && is_news {
+                let is_news = is_news && before != LinkState::Failed && peer.is_news(&reason);
+                if is_news {
                     self.notice(Notice::LinkDown { name, reason });
                 }
                 // Nothing is left to keep: the member is gone, and so is the link to it.
@@ -153,7 +159,28 @@ impl GroupVpn {
         }
     }
 
+    /// A link that lost its path is told all addresses again and again: where the servers were
+    /// away, those of new relays may have been found before anybody could hear of them.
+    fn retell(&mut self, now: Instant, fingerprint: &ipop_signal::Fingerprint) {
+        let Some(peer) = self.peers.get_mut(fingerprint) else { return };
+        if peer.retell.is_none_or(|at| now < at) {
+            return;
+        }
+        peer.retell = Some(now + RETELL_PAUSE);
+        let session = peer.session.as_ref().filter(|session| session.way == Way::Room);
+        if let (Some(session), Some(_)) = (session, &self.own_address) {
+            let action = Action::Candidates {
+                to: session.address.clone(),
+                session: session.id.clone(),
+                candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+                end: false,
+            };
+            self.action(action);
+        }
+    }
+
     pub(super) fn on_peer_timeout(&mut self, now: Instant, fingerprint: ipop_signal::Fingerprint) {
+        self.retell(now, &fingerprint);
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
         if peer.departure.is_some_and(|at| at <= now) {
             peer.departure = None;

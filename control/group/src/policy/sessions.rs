@@ -198,7 +198,9 @@ impl GroupVpn {
         peer.state = LinkState::Failed;
         peer.failed(now, regular, spread);
         let name = name_of(peer);
-        self.notice(Notice::LinkDown { name, reason: reason.to_owned() });
+        if peer.is_news(reason) {
+            self.notice(Notice::LinkDown { name, reason: reason.to_owned() });
+        }
     }
 
     /// The peer and session number of the session called `id` with the member at `address`.

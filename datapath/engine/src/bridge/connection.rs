@@ -9,14 +9,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use rustls::ClientConnection;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::{BridgeTls, trust};
 
 /// For the connection, and as much again for TLS.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what was sent may stay without acknowledgement: then the connection is dead.
-const SILENCE_MAX_MS: u32 = 10_000;
+const SILENCE_MAX_MS: u32 = 5_000;
+/// Where nothing is said for so long, the kernel asks, and again every second: a dead connection is
+/// noticed without traffic too.
+const ASK_AFTER: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes that the kernel takes beyond those under way: what waits, waits here, where it is counted.
 const UNSENT_MAX: u32 = 64 * 1024;
@@ -147,7 +151,10 @@ fn dial(to: SocketAddr, bell: &OwnedFd) -> io::Result<Option<TcpStream>> {
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_tcp_user_timeout(&socket, SILENCE_MAX_MS)?;
-    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_MAX)?;
+    let socket_ref = SockRef::from(&socket);
+    socket_ref.set_tcp_notsent_lowat(UNSENT_MAX)?;
+    let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_AGAIN);
+    socket_ref.set_tcp_keepalive(&keepalive)?;
     match connect(&socket, &to) {
         Ok(()) => {}
         Err(Errno::INPROGRESS) => {

@@ -8,6 +8,12 @@ use ipop_stun::turn::{
 };
 use ipop_stun::{ChannelNumber, Input, KeyError};
 
+/// How questions to a TURN server over UDP are repeated: given up after six seconds and asked anew
+/// after a pause, so that gaps grow slower than they would by doubling on. A server that was away
+/// is missed for no longer than half the time that it was.
+const OVER_UDP: Retransmission =
+    Retransmission { first: Duration::from_millis(250), count: 5, last: 8 };
+
 /// How questions on a connection are repeated, which may have had no room for one: once, and given
 /// up after 12 s.
 const ON_A_STREAM: Retransmission =
@@ -260,7 +266,7 @@ impl Gatherer {
         match Credential::new(&server.username, &server.password) {
             Ok(credential) => {
                 let (endpoint, is_stream, retransmission) = match server.way {
-                    TurnWay::Udp => (server.address, false, RETRANSMISSION),
+                    TurnWay::Udp => (server.address, false, OVER_UDP),
                     TurnWay::Stream { bridge, .. } => (bridge, true, ON_A_STREAM),
                 };
                 let config = TurnConfig {

@@ -97,10 +97,7 @@ impl Gatherer {
     /// A link has gone silent: relays are asked whether they are still there. Where those over UDP
     /// do not answer, the others are connected to; a dead connection shows by what is sent on it.
     pub fn doubt_relays(&mut self, now: Instant) {
-        if !self.has_streams() {
-            return;
-        }
-        if matches!(self.streams, Streams::Standby) {
+        if self.has_streams() && matches!(self.streams, Streams::Standby) {
             self.streams = Streams::After { at: now + DOUBT_TIME, since: now };
         }
         self.relays.iter_mut().for_each(|relay| relay.probe(now));

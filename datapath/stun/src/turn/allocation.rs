@@ -28,6 +28,9 @@ const CHALLENGES_MAX: u32 = 3;
 const CLEARS_MAX: u32 = 4;
 /// From the first failure to the next try; doubles with each failure in a row.
 const BACKOFF: Duration = Duration::from_secs(10);
+/// The same after silence: a server that is started again says nothing for a moment, and questions
+/// take long enough themselves.
+const BACKOFF_SILENCE: Duration = Duration::from_secs(1);
 /// The longest time between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// One question, no repetition: the next keepalive repeats it.
@@ -279,7 +282,8 @@ impl TurnClient {
         }
         (self.server, self.redirections) = (self.config.server, 0);
         let retry_at = (!error.is_permanent()).then(|| {
-            let wait = BACKOFF.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
+            let first = if error == TurnError::Timeout { BACKOFF_SILENCE } else { BACKOFF };
+            let wait = first.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
             now + wait
         });
         self.failures = self.failures.saturating_add(1);

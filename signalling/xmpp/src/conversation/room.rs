@@ -422,7 +422,7 @@ impl Room {
         if matches!(self.phase, Phase::Inside { since, .. } if wishes.now >= since + STABLE) {
             self.backoff.reset();
         }
-        self.phase = Phase::Waiting { until: wishes.now + self.backoff.pause() };
+        self.phase = Phase::Waiting { until: wishes.now + self.backoff.pause(wishes.now) };
         if self.told != Told::Nothing || self.backoff.attempts() > 3 {
             self.tell_offline(reason, wishes);
         }
