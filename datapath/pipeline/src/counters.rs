@@ -52,8 +52,11 @@ counted! {
     UnknownProtocol "unknown_protocol",
     /// A datagram shorter than its headers promise, or with impossible ones.
     Truncated "truncated",
-    /// A datagram for a link index that is not in use.
+    /// Frames for a link index that is not in use.
     UnknownLink "unknown_link",
+    /// A message between agents for a link index that is not in use: mostly the first ones of a
+    /// session, ahead of its keys. They are repeated.
+    EarlyControl "early_control",
     /// A datagram for a lane that is not the link's lane here.
     WrongLane "wrong_lane",
     /// A datagram sealed with a key neither kept nor next.

@@ -177,7 +177,10 @@ impl<K: Sink> WayIn<'_, K> {
             self.tell(ToAgent::Handshake { source, channel, header, body });
             return Ok(());
         }
-        let id = self.links.find_index(header.receiver).ok_or(Drop::UnknownLink)?;
+        let id = self.links.find_index(header.receiver).ok_or(match header.kind {
+            Kind::Control => Drop::EarlyControl,
+            _ => Drop::UnknownLink,
+        })?;
         let lane = self.links.get(id).ok_or(Drop::UnknownLink)?.entry.lane;
         if header.lane != lane {
             return Err(Drop::WrongLane);

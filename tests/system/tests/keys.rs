@@ -21,10 +21,9 @@ const BYTES: u64 = 32 << 20;
 /// Changes of keys, ratchets and handshakes of both ends together, that a run sees at least. More
 /// with `IPOP_REKEYS=1000`.
 const REKEYS: u64 = 100;
-/// Why a datagram is refused for its key. `unknown_link` is bounded apart: one or two at either end
-/// come with each handshake, some of them first pings, which are repeated. The counter does not
-/// tell whether data is among them.
-const KEY_REASONS: [&str; 5] = ["unknown_epoch", "expired", "forged", "replayed", "key_exhausted"];
+/// Why frames are refused for their key, or not sent.
+const KEY_REASONS: [&str; 6] =
+    ["unknown_link", "unknown_epoch", "expired", "forged", "replayed", "key_exhausted"];
 /// Keys that live as short as allowed.
 const SHORT_LIVED: &str = "[keys]\nseconds = 1\npackets = 1024\nhandshake_seconds = 10\n";
 
@@ -169,7 +168,6 @@ fn nothing_is_lost_to_keys_that_change_at_full_load() {
     assert_none_lost_to_keys(&stage.nodes);
     for node in [a, b] {
         println!("drops: {}", node.status()["drops"]);
-        assert!(node.drops("unknown_link") <= node.counter("handshakes_completed"));
     }
     assert!(lost.len() as u64 <= queues, "{lost:?}");
 }
