@@ -46,19 +46,14 @@ fn a_trace_shows_how_a_link_came_up_and_goes_on() {
         let output = node.ipop(&format!("trace {} --for 0 --json", peer.name));
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         let told = steps(&output);
-        let order = [
-            "opened",
-            "local_candidate",
-            "remote_candidate",
-            "pair_formed",
-            "check_sent",
-            "check_answered",
-            "selected",
-            "handshake_started",
-            "keys_installed",
-            "keys_confirmed",
-        ];
-        assert_order(&told, &order);
+        let begin = ["opened", "local_candidate", "remote_candidate", "pair_formed", "check_sent"];
+        // A handshake may begin before our check is answered, behind a check of the peer.
+        for end in [
+            &["check_answered", "selected"][..],
+            &["handshake_started", "keys_installed", "keys_confirmed"],
+        ] {
+            assert_order(&told, &[&begin, end].concat());
+        }
         assert!(told.iter().all(|step| step["peer"] == peer.name.as_str()), "{told:#?}");
         let is_in_order =
             |pair: &[Value]| pair[0]["unix_us"].as_u64() <= pair[1]["unix_us"].as_u64();

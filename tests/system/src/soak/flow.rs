@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use super::stream::Route;
@@ -86,6 +87,19 @@ fn connected(to: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// How often a send is tried again for what became of earlier ones.
+const TRIES_MAX: u32 = 10;
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// Whether a connected socket hands on what ICMP said of a datagram that was sent before: it was
+/// too large for the path to go whole. Nothing was sent, and the next try is not told again.
+fn is_of_an_earlier_one(error: &io::Error) -> bool {
+    is(error, Errno::MSGSIZE)
+}
+
 struct Sender {
     flow: u64,
     to: SocketAddr,
@@ -132,11 +146,13 @@ impl Sender {
             segment_size: Some(length as usize),
             src_ip: None,
         };
+        let mut tries = 0..TRIES_MAX;
         loop {
             match self.state.try_send(UdpSockRef::from(&self.segmenting), &transmit) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     wait(&self.segmenting, PollFlags::OUT);
                 }
+                Err(error) if is_of_an_earlier_one(&error) && tries.next().is_some() => {}
                 Err(error) => panic!("{count} datagrams of {length} bytes: {error}"),
                 Ok(()) => return,
             }
@@ -146,12 +162,15 @@ impl Sender {
     fn single(&mut self, length: u64) {
         let mut datagram = vec![0; length as usize];
         self.write(&mut datagram);
-        match self.plain.send(&datagram) {
-            Ok(sent) => assert_eq!(sent, datagram.len()),
-            // A full queue is a loss like any other.
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
-            Err(error) => panic!("a datagram of {length} bytes: {error}"),
+        let mut tries = 0..TRIES_MAX;
+        loop {
+            match self.plain.send(&datagram) {
+                Ok(sent) => return assert_eq!(sent, datagram.len()),
+                // A full queue is a loss like any other.
+                Err(error) if is(&error, Errno::NOBUFS) => return,
+                Err(error) if is_of_an_earlier_one(&error) && tries.next().is_some() => {}
+                Err(error) => panic!("a datagram of {length} bytes: {error}"),
+            }
         }
     }
 
