@@ -178,7 +178,7 @@ fn show(name: &str, bytes: usize, rung: &Rung) {
 fn links_come_up_and_carry_on_cables_that_lose_a_quarter() {
     let patience = Duration::from_secs(120);
     for (loss, rtt_ms, count, bytes) in
-        [(0.05, 20, 1, BYTES), (0.15, 100, 16, BYTES), (0.25, 400, 4, MIB / 16)]
+        [(0.05, 20, 1, BYTES), (0.15, 100, 16, BYTES), (0.25, 400, 1, 8 << 10)]
     {
         let kinds = [Streams { congestion: "bbr", count }];
         let rung = climb(loss, rtt_ms, bytes, &kinds, false, patience);
