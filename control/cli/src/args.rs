@@ -383,7 +383,7 @@ pub struct Datapath {
     /// Largest packet of the overlay interface, bytes; 0 for what the widest link carries.
     #[arg(long, default_value_t = 0)]
     pub mtu: u16,
-    /// Ciphers that the group allows, by name; all that protect, if none.
+    /// Ciphers that the group allows, by name; the usual ones, if none.
     #[arg(long, value_delimiter = ',')]
     pub ciphers: Vec<String>,
     /// How long keys are used.

@@ -136,7 +136,7 @@ pub struct GroupVpn {
     pub room: String,
     /// The room's password, where it has one.
     pub password: Option<String>,
-    /// Ciphers that the group allows; all that protect by default.
+    /// Ciphers that the group allows; the usual ones by default.
     #[serde(default)]
     pub ciphers: Vec<String>,
 }

@@ -29,7 +29,7 @@ pub struct InstanceSettings {
     pub identity: PathBuf,
     /// UDP port of the links; 0 for any.
     pub port: u16,
-    /// Ciphers that the group allows; all that protect, if empty.
+    /// Ciphers that the group allows; the usual ones, if empty.
     pub ciphers: Vec<Cipher>,
     /// How long keys are used.
     pub keys: KeyLimits,

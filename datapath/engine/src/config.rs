@@ -26,7 +26,7 @@ pub struct DatapathConfig {
     /// Workers, each with a core's worth of traffic and a lane of every link; 0 for one per core,
     /// at most [`WORKERS_AUTO_MAX`](crate::WORKERS_AUTO_MAX).
     pub workers: u8,
-    /// Ciphers that the group allows; all that protect, if empty.
+    /// Ciphers that the group allows; the usual ones, if empty.
     pub ciphers: Vec<Cipher>,
     /// How long a sending key is used.
     pub key_life: KeyLife,
