@@ -13,9 +13,9 @@ use ipop_wire::SEAL_OVERHEAD;
 use ipop_wire::channel::CHANNEL_PREFIX_LEN;
 use ipop_wire::geometry::GEOMETRY_LEN;
 
-/// Until a link has found what its path carries: passes a 1500-byte underlay of either family,
-/// through a relay too.
-const START: u16 = 1400;
+/// What passes a 1500-byte underlay of either family, through a relay too: the MTU until a link has
+/// found what its path carries.
+pub(crate) const START: u16 = 1400;
 /// With less, the kernel takes IPv6 off the interface (RFC 8200 section 5).
 const MIN: u16 = 1280;
 /// What jumbo frames are made for; what is beyond gains nothing.

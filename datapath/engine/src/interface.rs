@@ -6,15 +6,12 @@ use std::time::Instant;
 use ipop_uring::{DATAGRAM_LEN_MAX, SEGMENTS_MAX, Tap, TapError};
 use ipop_wire::SEAL_OVERHEAD;
 
-use crate::auto_mtu::AutoMtu;
+use crate::auto_mtu::{self, AutoMtu};
 
 /// Packets that the interface queues for the worker.
 const QUEUE_LEN: u32 = 1000;
 /// Geometry and channel header, on top of the seal's own bytes.
 const PART_OVERHEAD: usize = 16;
-
-/// What paths of 1500 bytes leave for packets inside.
-const MTU_OF_NARROW_PATHS: u16 = 1400;
 
 /// The overlay interface and what it was set to.
 pub(crate) struct Interface {
@@ -121,7 +118,7 @@ impl Interface {
 /// narrow path, or opened before the MTU grew. So it is never that of wide ones, which end at
 /// 64 KiB anyway.
 fn gso_segments_max(mtu: u16) -> usize {
-    let part = usize::from(mtu.min(MTU_OF_NARROW_PATHS)) + SEAL_OVERHEAD + PART_OVERHEAD;
+    let part = usize::from(mtu.min(auto_mtu::START)) + SEAL_OVERHEAD + PART_OVERHEAD;
     (DATAGRAM_LEN_MAX / part).clamp(1, SEGMENTS_MAX)
 }
 
