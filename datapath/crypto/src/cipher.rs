@@ -71,8 +71,8 @@ impl Cipher {
     /// What seals agents' messages, and frames unless there is no cipher for them.
     pub(crate) fn library(self) -> Library {
         match self {
-            Cipher::Aes128Gcm | Cipher::Plain => Library::AwsLc(&aead::AES_128_GCM),
-            Cipher::Aes256Gcm => Library::AwsLc(&aead::AES_256_GCM),
+            Cipher::Aes128Gcm | Cipher::Plain => Library::Gcm(&aead::AES_128_GCM),
+            Cipher::Aes256Gcm => Library::Gcm(&aead::AES_256_GCM),
             Cipher::ChaCha20Poly1305 => Library::AwsLc(&aead::CHACHA20_POLY1305),
             Cipher::Aegis128X4 => Library::Aegis,
         }
@@ -81,7 +81,7 @@ impl Cipher {
     /// Bytes of a key.
     pub(crate) fn key_len(self) -> usize {
         match self.library() {
-            Library::AwsLc(algorithm) => algorithm.key_len(),
+            Library::Gcm(algorithm) | Library::AwsLc(algorithm) => algorithm.key_len(),
             Library::Aegis => AEGIS_KEY_LEN,
         }
     }
@@ -90,6 +90,8 @@ impl Cipher {
 /// Who implements a cipher.
 #[derive(Clone, Copy)]
 pub(crate) enum Library {
+    /// AES-GCM: our own where the processor has the instructions for it, or this of aws-lc.
+    Gcm(&'static aead::Algorithm),
     AwsLc(&'static aead::Algorithm),
     /// AEGIS-128X4 of libaegis.
     Aegis,

@@ -1,7 +1,7 @@
 //! One epoch's key: what seals and opens datagrams, by whichever library has the cipher.
 
 use aegis::aegis128x4::Aegis128X4;
-use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ipop_wire::TAG_LEN;
 use zeroize::Zeroize;
 
@@ -10,8 +10,8 @@ use crate::cipher::{AEGIS_KEY_LEN, Cipher, Library};
 /// Length of the longest nonce in bytes. Shorter ones are its front.
 pub(crate) const IV_LEN: usize = 16;
 
-/// An AEAD key and the IV that counters are xor-ed with. Both are wiped: aws-lc does so with its
-/// key schedule.
+/// An AEAD key and the IV that counters are xor-ed with. Both are wiped: the libraries do so with
+/// their key schedules.
 pub(crate) struct LaneKey {
     key: Key,
     iv: [u8; IV_LEN],
@@ -19,6 +19,7 @@ pub(crate) struct LaneKey {
 
 enum Key {
     AwsLc(LessSafeKey),
+    Gcm(ipop_gcm::Key),
     Aegis([u8; AEGIS_KEY_LEN]),
 }
 
@@ -26,9 +27,10 @@ impl LaneKey {
     /// `key` is as long as the cipher says.
     pub(crate) fn new(cipher: Cipher, key: &[u8], iv: [u8; IV_LEN]) -> LaneKey {
         let key = match cipher.library() {
-            Library::AwsLc(algorithm) => Key::AwsLc(LessSafeKey::new(
-                UnboundKey::new(algorithm, key).expect("the key is as long as the algorithm's"),
-            )),
+            Library::Gcm(algorithm) => {
+                ipop_gcm::Key::new(key).map_or_else(|| of_aws_lc(algorithm, key), Key::Gcm)
+            }
+            Library::AwsLc(algorithm) => of_aws_lc(algorithm, key),
             Library::Aegis => {
                 Key::Aegis(key.try_into().expect("the key is as long as the algorithm's"))
             }
@@ -53,6 +55,10 @@ impl LaneKey {
                 let (nonce, aad) = (self.nonce(counter), Aad::from(aad));
                 key.seal_out_of_place_scatter(nonce, aad, payload, sealed, extra, extra_and_tag)
                     .map_err(drop)
+            }
+            Key::Gcm(key) => {
+                let nonce = with_counter(self.iv, counter);
+                key.seal(&nonce, aad, [payload, extra], out).map_err(drop)
             }
             Key::Aegis(key) => {
                 // In place behind a copy is twice as fast as from one place to another: the latter
@@ -83,6 +89,9 @@ impl LaneKey {
                 let (nonce, aad) = (self.nonce(counter), Aad::from(aad));
                 key.open_separate_gather(nonce, aad, sealed, tag, out).map_err(drop)
             }
+            Key::Gcm(key) => {
+                key.open(&with_counter(self.iv, counter), aad, sealed, tag, out).map_err(drop)
+            }
             Key::Aegis(key) => {
                 let tag: &[u8; TAG_LEN] = tag.try_into().map_err(drop)?;
                 out.copy_from_slice(sealed);
@@ -100,6 +109,11 @@ impl LaneKey {
     fn aegis(&self, key: &[u8; AEGIS_KEY_LEN], counter: u64) -> Aegis128X4<TAG_LEN> {
         Aegis128X4::new(key, &with_counter(self.iv, counter))
     }
+}
+
+fn of_aws_lc(algorithm: &'static Algorithm, key: &[u8]) -> Key {
+    let key = UnboundKey::new(algorithm, key).expect("the key is as long as the algorithm's");
+    Key::AwsLc(LessSafeKey::new(key))
 }
 
 /// The nonce of a datagram: the front of `iv`, its last eight bytes xor-ed with the counter (RFC

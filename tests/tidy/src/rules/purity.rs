@@ -1,6 +1,6 @@
 //! Pure crates have no clock, socket, thread, file, global or output: what they need is handed in.
 
-use crate::layers::{Kind, layer_of};
+use crate::layers::layer_of;
 use crate::{Finding, Source, Token, Tree, scope};
 
 const RULE: &str = "purity";
@@ -37,7 +37,7 @@ const CELLS: &[&str] = &["Cell", "Mutex", "OnceCell", "RefCell", "RwLock", "Unsa
 
 /// Checks the product code of all pure crates.
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    let is_pure = |folder: &str| layer_of(folder).is_some_and(|layer| layer.kind == Kind::Pure);
+    let is_pure = |folder: &str| layer_of(folder).is_some_and(|layer| layer.kind.is_pure());
     let pure = tree.crates.iter().filter(|one| is_pure(&one.folder));
     let mut findings: Vec<Finding> = pure
         .flat_map(|one| one.product())

@@ -1,6 +1,6 @@
 //! `unsafe` stays in the crates named for it, and every use of it says what makes it sound.
 
-use crate::layers::{Kind, Layer, UNSAFE_FILES, layer_of};
+use crate::layers::{Layer, UNSAFE_FILES, layer_of};
 use crate::{Finding, RustFile, Source, Tree};
 
 const RULE: &str = "unsafe";
@@ -17,7 +17,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
                 findings.extend(check_absence(&file.path, &file.source));
             }
         }
-        if layer.is_none_or(|layer| layer.kind != Kind::Unsafe) {
+        if layer.is_none_or(|layer| !layer.kind.may_be_unsafe()) {
             let level = lint_level(&one.folder);
             findings.extend(one.roots().filter_map(|root| check_root(root, level)));
         }
@@ -26,7 +26,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
 }
 
 fn may_be_unsafe(layer: Option<&Layer>, path: &str) -> bool {
-    layer.is_some_and(|layer| layer.kind == Kind::Unsafe) || UNSAFE_FILES.contains(&path)
+    layer.is_some_and(|layer| layer.kind.may_be_unsafe()) || UNSAFE_FILES.contains(&path)
 }
 
 /// `forbid` cannot be lifted for one file, so a crate with a named file says `deny`.
