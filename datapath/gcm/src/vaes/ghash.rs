@@ -13,7 +13,7 @@ use core::arch::x86_64::{
     __m128i, __m256i, _mm_clmulepi64_si128, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8,
     _mm_shuffle_epi32, _mm_xor_si128, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
     _mm256_extracti128_si256, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_xor_si256, _mm256_zextsi128_si256,
+    _mm256_shuffle_epi32, _mm256_xor_si256, _mm256_zextsi128_si256,
 };
 
 use zeroize::Zeroize;
@@ -26,7 +26,11 @@ pub(super) const SUM_MAX: usize = WIDE / BLOCK + 1;
 /// `H` to `H^17` times `x`, the highest first, so that blocks and powers lie in the same order.
 /// Behind the last is a zero, for sums of an odd number of blocks.
 #[repr(align(32))]
-pub(super) struct Powers([u8; (SUM_MAX + 1) * BLOCK]);
+pub(super) struct Powers {
+    powers: [u8; (SUM_MAX + 1) * BLOCK],
+    /// Of each, both halves added, in both halves.
+    folded: [u8; (SUM_MAX + 1) * BLOCK],
+}
 
 impl Powers {
     /// Of the hash key, a block of zeros encrypted.
@@ -34,33 +38,39 @@ impl Powers {
     pub(super) fn of(hash_key: __m128i) -> Powers {
         let hash_key = times_x(backwards(hash_key));
         let mut powers = [0; (SUM_MAX + 1) * BLOCK];
+        let mut folded = powers;
         let mut power = hash_key;
-        for bytes in powers[..SUM_MAX * BLOCK].rchunks_exact_mut(BLOCK) {
-            bytes.copy_from_slice(&bytes_of(power));
+        for at in (0..SUM_MAX * BLOCK).step_by(BLOCK).rev() {
+            powers[at..][..BLOCK].copy_from_slice(&bytes_of(power));
+            let halves = _mm_xor_si128(power, _mm_shuffle_epi32::<0b01_00_11_10>(power));
+            folded[at..][..BLOCK].copy_from_slice(&bytes_of(halves));
             power = multiply(power, hash_key);
         }
-        Powers(powers)
+        Powers { powers, folded }
     }
 
     /// For the first of `count` blocks that are left, and the one behind it.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn pair(&self, count: usize) -> __m256i {
+    fn pair(&self, count: usize) -> [__m256i; 2] {
         let at = (SUM_MAX - count) * BLOCK;
-        load(self.0[at..].first_chunk::<VECTOR>().expect("count is at least one"))
+        let pair = self.powers[at..].first_chunk::<VECTOR>().expect("count is at least one");
+        let folded = self.folded[at..].first_chunk::<VECTOR>().expect("count is at least one");
+        [load(pair), load(folded)]
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
     fn first(&self) -> __m128i {
         let at = (SUM_MAX - 1) * BLOCK;
-        load_block(self.0[at..].first_chunk::<BLOCK>().expect("there is a first power"))
+        load_block(self.powers[at..].first_chunk::<BLOCK>().expect("there is a first power"))
     }
 }
 
 impl Drop for Powers {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.powers.zeroize();
+        self.folded.zeroize();
     }
 }
 
@@ -132,20 +142,23 @@ impl Sum {
 
     #[inline]
     #[target_feature(enable = "avx2,vpclmulqdq")]
-    fn add(&mut self, blocks: __m256i, powers: __m256i) {
+    fn add(&mut self, blocks: __m256i, [powers, folded_powers]: [__m256i; 2]) {
+        let folded = _mm256_xor_si256(blocks, _mm256_shuffle_epi32::<0b01_00_11_10>(blocks));
         let low = _mm256_clmulepi64_epi128::<0x00>(blocks, powers);
         let high = _mm256_clmulepi64_epi128::<0x11>(blocks, powers);
-        let crossed = _mm256_clmulepi64_epi128::<0x01>(blocks, powers);
-        let other = _mm256_clmulepi64_epi128::<0x10>(blocks, powers);
+        let middle = _mm256_clmulepi64_epi128::<0x00>(folded, folded_powers);
         self.low = _mm256_xor_si256(self.low, low);
         self.high = _mm256_xor_si256(self.high, high);
-        self.middle = _mm256_xor_si256(self.middle, _mm256_xor_si256(crossed, other));
+        self.middle = _mm256_xor_si256(self.middle, middle);
     }
 
     #[inline]
     #[target_feature(enable = "avx2,pclmulqdq")]
     fn reduce(self) -> __m128i {
-        reduced(folded(self.low), folded(self.middle), folded(self.high))
+        let (low, high) = (folded(self.low), folded(self.high));
+        // What the halves' product has too much (Karatsuba).
+        let middle = _mm_xor_si128(folded(self.middle), _mm_xor_si128(low, high));
+        reduced(low, middle, high)
     }
 }
 
