@@ -18,7 +18,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them for `domain`, its conference service, and the lab's public machine by address.
+    /// Makes them for `domain`, its conference service, and the lab's public machine by both its
+    /// addresses.
     pub fn make(scratch: &Scratch, domain: &str) -> Self {
         let path = |name: &str| scratch.path(name);
         let text = |name: &str| scratch.path(name).display().to_string();
@@ -32,7 +33,7 @@ impl Certificates {
             text("leaf.key"),
             text("leaf.csr")
         ));
-        let names = format!("DNS:{domain},DNS:conference.{domain},IP:198.18.0.10");
+        let names = format!("DNS:{domain},DNS:conference.{domain},IP:198.18.0.10,IP:198.18.0.11");
         let names = format!("subjectAltName={names}\n");
         scratch.write("leaf.ext", &format!("{names}basicConstraints=CA:FALSE\n"));
         openssl(&format!(

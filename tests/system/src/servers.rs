@@ -235,18 +235,37 @@ impl Coturn {
 
     /// Starts it in a namespace on port 3478 of `address`, and with TLS on port 443.
     pub fn over_tls(namespace: &Namespace, address: Ipv4Addr, certificates: &Certificates) -> Self {
-        let words = [
-            "--tls-listening-port=443".to_owned(),
-            format!("--cert={}", certificates.leaf.display()),
-            format!("--pkey={}", certificates.key.display()),
-        ];
-        Self::with(namespace, SocketAddr::from((address, 443)), words)
+        Self::with(namespace, SocketAddr::from((address, 443)), tls_words(certificates))
     }
 
     /// Starts it in a namespace on port 3478 of `address`, from where it sends its clients to that
     /// of another address.
     pub fn naming_another(namespace: &Namespace, address: Ipv4Addr, other: Ipv4Addr) -> Self {
         let words = ["--no-tls".to_owned(), format!("--alternate-server={other}:3478")];
+        Self::with(namespace, SocketAddr::from((address, 3478)), words)
+    }
+
+    /// As [`Coturn::over_tls`], but it sends its clients to port 443 of another address.
+    pub fn naming_another_over_tls(
+        namespace: &Namespace,
+        address: Ipv4Addr,
+        other: Ipv4Addr,
+        certificates: &Certificates,
+    ) -> Self {
+        let words = [format!("--tls-alternate-server={other}:443")];
+        let words = tls_words(certificates).into_iter().chain(words);
+        Self::with(namespace, SocketAddr::from((address, 443)), words)
+    }
+
+    /// Starts it in a namespace on port 3478 of `address`. It takes no nonce that is older than so
+    /// many seconds, and allocations are to be refreshed every `lifetime` seconds.
+    pub fn forgetting(namespace: &Namespace, address: Ipv4Addr, nonce: u32, lifetime: u32) -> Self {
+        let words = [
+            "--no-tls".to_owned(),
+            "--verbose".to_owned(),
+            format!("--stale-nonce={nonce}"),
+            format!("--max-allocate-lifetime={lifetime}"),
+        ];
         Self::with(namespace, SocketAddr::from((address, 3478)), words)
     }
 
@@ -284,6 +303,11 @@ impl Coturn {
         coturn
     }
 
+    /// What it printed.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, Process::log)
+    }
+
     /// It is killed, without a goodbye.
     pub fn kill(&mut self) {
         kill(&mut self.process);
@@ -292,11 +316,22 @@ impl Coturn {
     /// It is there again, and knows of no allocation.
     pub fn start(&mut self) {
         let mut command = std::process::Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "turnserver"]).args(&self.words);
+        // It keeps what it prints to itself for long, if it is not told otherwise.
+        command
+            .args(["netns", "exec", &self.namespace, "stdbuf", "-oL", "turnserver"])
+            .args(&self.words);
         let process = Process::start(command, self.scratch.path("out"));
         let process = self.process.insert(process);
         await_listener("coturn", process, &self.namespace, self.address);
     }
+}
+
+fn tls_words(certificates: &Certificates) -> [String; 3] {
+    [
+        "--tls-listening-port=443".to_owned(),
+        format!("--cert={}", certificates.leaf.display()),
+        format!("--pkey={}", certificates.key.display()),
+    ]
 }
 
 /// A user name and password for coturn as the XMPP servers make them (TURN REST API): the user name

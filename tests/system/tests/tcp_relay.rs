@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
@@ -154,42 +155,77 @@ fn netcheck_tries_servers_over_tcp_and_tls() {
 /// The first server lends nothing: it names the second one (300), where a connection is made.
 #[test]
 fn a_server_that_names_another_over_tcp_is_followed() {
-    let mut internet = Internet::build(InternetConfig::default()).unwrap();
-    let first = internet.hub_address();
-    let second = internet.add_hub_address(11).unwrap();
-    let xmpp = Prosody::new(internet.hub(), first, None);
+    let followed = Followed::build();
+    let (first, second) = (followed.first, followed.second);
+    let hub = followed.internet.hub();
     let _servers = [
-        Coturn::naming_another(internet.hub(), first, second),
-        Coturn::lending(internet.hub(), second.into(), &[second.into()]),
+        Coturn::naming_another(hub, first, second),
+        Coturn::lending(hub, second.into(), &[second.into()]),
     ];
-    let (username, password) = turn_credential();
-    let site = |_| internet.add_site(Nat::UdpBlocked, Impairment::default()).unwrap();
-    let sites: Vec<_> = (0..2).map(site).collect();
-    let keys = Scratch::new();
-    let nodes: Vec<_> = sites
-        .iter()
-        .enumerate()
-        .map(|(number, site)| {
-            let config = NodeConfig {
-                identity: keys.path(&format!("{number}.pem")),
-                overlay: format!("address = \"10.77.0.{}/24\"\n", number + 1),
-                signalling: xmpp.config(USERS[number], &format!("{first}:5222")),
-                nat: format!(
-                    "[nat]\nturn = [{{ uri = \"turn:{first}:3478?transport=tcp\", username = \
-                     \"{username}\", password = \"{password}\" }}]\n"
-                ),
-            };
-            Node::start(&site.node, &config)
-        })
-        .collect();
-    nodes.iter().for_each(|node| node.wait_for(1, 30));
-    assert_works(&nodes);
-    for (node, peer) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
-        let link = node.link_to(peer);
-        let remote = link["remote"].as_str().unwrap_or_default();
-        assert!(remote.starts_with(&format!("{second}:")), "{link}");
-        // One connection to each server.
-        assert_eq!(node.counter("relay_connections"), 2, "{}", node.status()["counters"]);
+    followed.assert_followed(Nat::UdpBlocked, &format!("turn:{first}:3478?transport=tcp"));
+}
+
+/// The other server has to prove itself as the first one did: by the name that was configured.
+#[test]
+fn a_server_that_names_another_over_tls_is_followed() {
+    let followed = Followed::build();
+    let (first, second) = (followed.first, followed.second);
+    let (hub, certificates) = (followed.internet.hub(), followed.xmpp.certificates());
+    let _servers = [
+        Coturn::naming_another_over_tls(hub, first, second, certificates),
+        Coturn::over_tls(hub, second, certificates),
+    ];
+    followed.assert_followed(Nat::TcpOnly, &format!("turns:{first}:443"));
+}
+
+/// Two servers' addresses, of which nodes are told the first.
+struct Followed {
+    xmpp: Prosody,
+    first: Ipv4Addr,
+    second: Ipv4Addr,
+    internet: Internet,
+}
+
+impl Followed {
+    fn build() -> Self {
+        let internet = Internet::build(InternetConfig::default()).unwrap();
+        let first = internet.hub_address();
+        let second = internet.add_hub_address(11).unwrap();
+        let xmpp = Prosody::new(internet.hub(), first, None);
+        Self { xmpp, first, second, internet }
+    }
+
+    /// Two nodes that are told this server are linked through the other.
+    fn assert_followed(mut self, nat: Nat, uri: &str) {
+        let (username, password) = turn_credential();
+        let site = |_| self.internet.add_site(nat, Impairment::default()).unwrap();
+        let sites: Vec<_> = (0..2).map(site).collect();
+        let keys = Scratch::new();
+        let nodes: Vec<_> = sites
+            .iter()
+            .enumerate()
+            .map(|(number, site)| {
+                let config = NodeConfig {
+                    identity: keys.path(&format!("{number}.pem")),
+                    overlay: format!("address = \"10.77.0.{}/24\"\n", number + 1),
+                    signalling: self.xmpp.config(USERS[number], &format!("{}:5222", self.first)),
+                    nat: format!(
+                        "[nat]\nturn = [{{ uri = \"{uri}\", username = \"{username}\", \
+                         password = \"{password}\" }}]\n"
+                    ),
+                };
+                Node::start(&site.node, &config)
+            })
+            .collect();
+        nodes.iter().for_each(|node| node.wait_for(1, 30));
+        assert_works(&nodes);
+        for (node, peer) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+            let link = node.link_to(peer);
+            let remote = link["remote"].as_str().unwrap_or_default();
+            assert!(remote.starts_with(&format!("{}:", self.second)), "{link}");
+            // One connection to each server.
+            assert_eq!(node.counter("relay_connections"), 2, "{}", node.status()["counters"]);
+        }
     }
 }
 
