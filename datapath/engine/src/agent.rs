@@ -58,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) node: Node,
     /// The first worker's, which candidates name.
     pub(crate) sockets: Sockets,
+    /// The other workers'.
+    pub(crate) lane_sockets: Vec<Sockets>,
     pub(crate) interface: Interface,
     pub(crate) note: Note,
     /// To each worker; worker k carries lane k.
@@ -204,9 +206,13 @@ impl Agent {
 
     fn on_note(&mut self, now: Instant, worker: u8, note: FromWorker) {
         match note {
-            // Only the first worker's sockets have candidates, so nobody is asked to send these
-            // elsewhere.
-            FromWorker::Datagram { .. } if worker != 0 => self.count_refused(Refused::Stranger),
+            // Only the first worker's sockets have candidates: nobody is asked to send these
+            // elsewhere, but relays of further lanes answer there.
+            FromWorker::Datagram { remote, .. }
+                if worker != 0 && !self.parts.node.is_server(remote) =>
+            {
+                self.count_refused(Refused::Stranger);
+            }
             FromWorker::Datagram { local, remote, data } => {
                 self.on_datagram(now, local, remote, &data);
             }

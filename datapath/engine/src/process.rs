@@ -124,11 +124,13 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
         rehandshake_after: config.rehandshake_after,
         seed: seed()?,
     });
+    let mut sockets = sockets.into_iter();
     let parts = Parts {
         fingerprint,
         mac,
         node,
-        sockets: sockets.into_iter().next().unwrap_or_default(),
+        sockets: sockets.next().unwrap_or_default(),
+        lane_sockets: sockets.collect(),
         interface,
         note,
         orders: team.orders(),

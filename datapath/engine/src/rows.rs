@@ -49,13 +49,14 @@ pub(crate) struct Carried {
 struct Activity {
     data_out: u64,
     data_in: u64,
+    bytes: u64,
     /// Reports since the last that told of data.
     idle_reports: u8,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { data_out: 0, data_in: 0, idle_reports: IDLE_REPORTS_MAX }
+        Self { data_out: 0, data_in: 0, bytes: 0, idle_reports: IDLE_REPORTS_MAX }
     }
 }
 
@@ -81,9 +82,12 @@ impl Carried {
         }
         let (data_out, data_in) = self.of_session(index).map(data).fold((0, 0), add);
         let heard = self.of_session(index).filter_map(|lane| lane.heard).max();
+        let all = self.of_session(index).map(|lane| lane.counters);
+        let all: u64 = all.map(|counters| counters.bytes_out + counters.bytes_in).sum();
         let activity = self.activity.entry(index.0).or_default();
         let (is_sending, is_receiving) = activity.learn(data_out, data_in);
-        let traffic = Traffic { is_sending, is_receiving, heard };
+        let bytes = all - std::mem::replace(&mut activity.bytes, all).min(all);
+        let traffic = Traffic { is_sending, is_receiving, bytes, heard };
         (activity.idle_reports <= IDLE_REPORTS_MAX).then_some(traffic)
     }
 
@@ -222,6 +226,8 @@ mod tests {
             datagrams_in,
             control_out: 1,
             control_in: 1,
+            bytes_out: 100 * datagrams_out,
+            bytes_in: 10 * datagrams_in,
             ..Default::default()
         };
         LinkReport { index: LinkIndex(7), counters, epoch: 0, heard: None }
@@ -232,11 +238,11 @@ mod tests {
         let mut carried = Carried::default();
         assert_eq!(carried.learn(0, report(1, 1)), None, "control datagrams are none");
         assert_eq!(carried.learn(1, report(5, 1)), None, "told with the first lane");
-        let told = |traffic: Option<Traffic>| traffic.map(|t| (t.is_sending, t.is_receiving));
-        assert_eq!(told(carried.learn(0, report(1, 1))), Some((true, false)));
-        assert_eq!(told(carried.learn(0, report(1, 2))), Some((false, true)));
+        let told = |traffic: Traffic| (traffic.is_sending, traffic.is_receiving, traffic.bytes);
+        assert_eq!(carried.learn(0, report(1, 1)).map(told), Some((true, false, 510)));
+        assert_eq!(carried.learn(0, report(1, 2)).map(told), Some((false, true, 10)));
         for _ in 0..IDLE_REPORTS_MAX {
-            assert_eq!(told(carried.learn(0, report(1, 2))), Some((false, false)));
+            assert_eq!(carried.learn(0, report(1, 2)).map(told), Some((false, false, 0)));
         }
         assert_eq!(carried.learn(0, report(1, 2)), None);
         carried.retire(LinkIndex(7));

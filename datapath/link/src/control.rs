@@ -12,10 +12,14 @@
 //!   3 bye            reason, UTF-8, at most 200 bytes: the link is closed
 //!   4 rehandshake    nothing: the server asks the client for new keys
 //!   9 lanes          count u8, then for lane 1 to count: port for IPv4 u16, for IPv6 u16
+//!  10 relays         count u8, then for lane 1 to count an address of the sender's at a relay: family
+//!                    u8 (0 none, and no more of it; 4, 6), port u16, 4 or 16 bytes
 //!  16 words          at most 480 bytes, from controller to controller
 //! ```
 //! Big endian. What follows the body is ignored, and so are other types: room for later versions,
 //! and for the padding of a ping that asks whether the path carries a datagram of its length.
+
+use std::net::{IpAddr, SocketAddr};
 
 use crate::lanes::LanePorts;
 
@@ -27,7 +31,11 @@ const PONG: u8 = 2;
 const BYE: u8 = 3;
 const REHANDSHAKE: u8 = 4;
 const LANES: u8 = 9;
+const RELAYS: u8 = 10;
 const WORDS: u8 = 16;
+
+/// Relayed addresses that are told at most; a node has fewer workers.
+const RELAYS_MAX: usize = 32;
 
 /// Longest words from controller to controller, in bytes: their datagram passes wherever IPv4 does
 /// (RFC 791: 576 bytes with IP header).
@@ -46,6 +54,8 @@ pub enum Control {
     Rehandshake,
     /// The sender's ports of lane 1 and those behind it, at most 255.
     Lanes(Vec<LanePorts>),
+    /// The sender's addresses at relays for lane 1 and those behind it, at most 32.
+    Relays(Vec<Option<SocketAddr>>),
     /// From controller to controller; the datapath does not read it.
     Words(Vec<u8>),
 }
@@ -61,6 +71,7 @@ impl Control {
             Control::Bye(reason) => [&[BYE], cut(reason).as_bytes()].concat(),
             Control::Rehandshake => vec![REHANDSHAKE],
             Control::Lanes(ports) => lanes(ports),
+            Control::Relays(relays) => emit_relays(relays),
             Control::Words(words) => [&[WORDS], &words[..words.len().min(WORDS_LEN_MAX)]].concat(),
         }
     }
@@ -84,6 +95,7 @@ impl Control {
             BYE => Some(Control::Bye(readable(body))),
             REHANDSHAKE => Some(Control::Rehandshake),
             LANES => parse_lanes(body),
+            RELAYS => parse_relays(body).map(Control::Relays),
             WORDS if body.len() <= WORDS_LEN_MAX => Some(Control::Words(body.to_vec())),
             _ => None,
         }
@@ -108,6 +120,46 @@ fn parse_lanes(body: &[u8]) -> Option<Control> {
         v6: u16::from_be_bytes([*c, *d]),
     };
     Some(Control::Lanes(ports.iter().map(of).collect()))
+}
+
+fn emit_relays(relays: &[Option<SocketAddr>]) -> Vec<u8> {
+    let relays = &relays[..relays.len().min(RELAYS_MAX)];
+    let mut bytes = vec![RELAYS, relays.len() as u8];
+    for relay in relays {
+        let Some(relay) = relay else {
+            bytes.push(0);
+            continue;
+        };
+        bytes.push(if relay.is_ipv4() { 4 } else { 6 });
+        bytes.extend(relay.port().to_be_bytes());
+        match relay.ip() {
+            IpAddr::V4(ip) => bytes.extend(ip.octets()),
+            IpAddr::V6(ip) => bytes.extend(ip.octets()),
+        }
+    }
+    bytes
+}
+
+fn parse_relays(body: &[u8]) -> Option<Vec<Option<SocketAddr>>> {
+    let (&count, mut body) = body.split_first()?;
+    let mut relays = Vec::new();
+    for _ in 0..usize::from(count).min(RELAYS_MAX) {
+        let (&family, rest) = body.split_first()?;
+        if family == 0 {
+            body = rest;
+            relays.push(None);
+            continue;
+        }
+        let (&port, rest) = rest.split_first_chunk::<2>()?;
+        let (ip, rest) = match family {
+            4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+            6 => rest.split_first_chunk::<16>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+            _ => return None,
+        };
+        body = rest;
+        relays.push(Some(SocketAddr::new(ip, u16::from_be_bytes(port))));
+    }
+    Some(relays)
 }
 
 fn cut(reason: &str) -> &str {
@@ -141,6 +193,12 @@ mod tests {
                 let of = |(v4, v6)| LanePorts { v4, v6 };
                 Control::Lanes(ports.into_iter().map(of).collect())
             }),
+            proptest::collection::vec(any::<Option<(IpAddr, u16)>>(), 0..=RELAYS_MAX).prop_map(
+                |relays| {
+                    let of = |relay: Option<(IpAddr, u16)>| relay.map(SocketAddr::from);
+                    Control::Relays(relays.into_iter().map(of).collect())
+                }
+            ),
             proptest::collection::vec(any::<u8>(), 0..=WORDS_LEN_MAX).prop_map(Control::Words),
         ]
     }
@@ -180,6 +238,8 @@ mod tests {
         assert_eq!(Control::parse(&[99, 1, 2]), None);
         assert_eq!(Control::parse(&[LANES, 2, 0, 1, 0, 2, 0, 3]), None);
         assert_eq!(Control::parse(&[PING, 1, 2]), None);
+        assert_eq!(Control::parse(&[RELAYS, 1, 4, 0, 1, 10, 0, 0]), None);
+        assert_eq!(Control::parse(&[RELAYS, 1, 5, 0, 1, 10, 0, 0, 1]), None);
         assert_eq!(Control::parse(&[WORDS; WORDS_LEN_MAX + 2]), None);
     }
 }

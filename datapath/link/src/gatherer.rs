@@ -9,6 +9,7 @@
 //!
 //! It also is where relayed datagrams are wrapped and unwrapped.
 
+mod lane_relays;
 mod reflexive;
 mod relays;
 mod servers;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 use ipop_ice::{Candidate, CandidateKind, foundation, priority};
 use ipop_stun::{Random, Retransmission};
 
+use self::lane_relays::LaneRelay;
+pub(crate) use self::lane_relays::LaneWish;
 use self::reflexive::Probe;
 use self::relays::Relay;
 use self::servers::Streams;
@@ -80,6 +83,11 @@ pub enum GathererOutput {
         /// The peer's address.
         peer: SocketAddr,
     },
+    /// Of the further lanes' relayed addresses beside this one of ours one has come or gone.
+    LaneRelays {
+        /// The first lane's.
+        beside: SocketAddr,
+    },
 }
 
 /// What a datagram from a server held.
@@ -119,6 +127,8 @@ pub struct Gatherer {
     others: Vec<SocketAddr>,
     probes: Vec<Probe>,
     relays: Vec<Relay>,
+    /// Those for the lanes besides the first.
+    lane_relays: Vec<LaneRelay>,
     streams: Streams,
     /// Relays that are being given back.
     closing: Vec<Relay>,
@@ -152,6 +162,7 @@ impl Gatherer {
             others: Vec::new(),
             probes: Vec::new(),
             relays: Vec::new(),
+            lane_relays: Vec::new(),
             streams: Streams::Standby,
             closing: Vec::new(),
             mapping: None,
@@ -219,7 +230,12 @@ impl Gatherer {
     #[must_use]
     pub fn is_server(&self, remote: SocketAddr) -> bool {
         self.probes.iter().any(|probe| probe.server() == remote)
-            || self.relays.iter().chain(&self.closing).any(|relay| relay.server() == remote)
+            || self.all_relays().chain(&self.closing).any(|relay| relay.server() == remote)
+    }
+
+    /// Those that relay, of all lanes.
+    fn all_relays(&self) -> impl Iterator<Item = &Relay> {
+        self.relays.iter().chain(self.lane_relays.iter().map(LaneRelay::relay))
     }
 
     /// Takes a datagram from a server.
@@ -235,7 +251,8 @@ impl Gatherer {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.probes.iter_mut().for_each(|probe| probe.handle_timeout(now));
-        let relays = self.relays.iter_mut().chain(&mut self.closing);
+        let lanes = self.lane_relays.iter_mut().map(LaneRelay::relay_mut);
+        let relays = self.relays.iter_mut().chain(lanes).chain(&mut self.closing);
         relays.for_each(|relay| relay.handle_timeout(now));
         self.advance_streams(now);
         self.settle(now);
@@ -255,7 +272,8 @@ impl Gatherer {
         };
         let probes = self.probes.iter().filter_map(Probe::poll_timeout);
         let relays = self.relays.iter().chain(&self.closing).filter_map(Relay::poll_timeout);
-        probes.chain(relays).chain(done).chain(self.streams.due()).min()
+        let lanes = self.lane_relays.iter().filter_map(LaneRelay::poll_timeout);
+        probes.chain(relays).chain(lanes).chain(done).chain(self.streams.due()).min()
     }
 
     fn dispatch(&mut self, now: Instant, input: Datagram<'_>) -> Result<Gathered, Refused> {
@@ -266,7 +284,8 @@ impl Gatherer {
                 Err(error) => refused = refused.max(error),
             }
         }
-        for relay in self.relays.iter_mut().chain(&mut self.closing) {
+        let lanes = self.lane_relays.iter_mut().map(LaneRelay::relay_mut);
+        for relay in self.relays.iter_mut().chain(lanes).chain(&mut self.closing) {
             match relay.handle_input(now, input) {
                 Ok(gathered) => return Ok(gathered),
                 Err(error) => refused = refused.max(error),
@@ -289,7 +308,9 @@ impl Gatherer {
     /// Takes what the clients put out.
     fn settle(&mut self, now: Instant) {
         self.drain_probes(now);
+        self.advance_lane_relays(now);
         self.drain_relays(now);
+        self.drain_lane_relays();
         if let Done::Gathering { until } = self.done {
             let all_known = self.probes.iter().all(Probe::is_settled)
                 && self.relays.iter().all(Relay::is_settled);

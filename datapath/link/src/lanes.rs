@@ -11,12 +11,22 @@
 //!    it is answered there, and pinged there.
 //! 4. A pong proves the way in both directions: only then the lane carries frames.
 //!
-//! A lane that is never proven costs a ping now and then, and the link works without it. Through a
-//! relay there is one lane: others would compete for the same relay.
+//! A lane that is never proven costs a ping now and then, and the link works without it.
+//!
+//! Where lane 0 goes through a relay, each other lane needs an allocation of its own there, made
+//! from its own socket: a server tells clients apart by their five-tuples, and spreads them over
+//! its cores by those. They are asked for once the link is busy ([`load`]), and given back when it
+//! has been idle for a while. Whoever has them tells their addresses
+//! ([`Control::Relays`](crate::Control::Relays)), which stand for that end's ports in the above.
+//! Where the peer's socket is seen from the relay shows by its pings.
+
+mod load;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use self::load::Load;
 
 /// From a ping of an unproven lane to the next; doubles up to [`LANE_KEEPALIVE`].
 const PROBE_AFTER: Duration = Duration::from_millis(50);
@@ -29,6 +39,9 @@ const PONG_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Unanswered pings in a row, after which a lane is no longer proven.
 const UNANSWERED_MAX: u32 = 3;
+
+/// From one address that is tried because something came from there to the next.
+const HINT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pings whose pongs still count.
 const PINGS_MAX: usize = 8;
@@ -60,6 +73,21 @@ pub(crate) enum LaneOutput {
     Path { lane: u8, path: Option<(SocketAddr, SocketAddr)> },
     /// Tell the peer our ports.
     Tell,
+    /// Tell the peer our relayed addresses.
+    TellRelays,
+    /// [`Lanes::wish`] has another answer.
+    Wish,
+}
+
+/// Both ends of lane 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    /// Whether `local` is ours at a relay.
+    pub is_relayed: bool,
+    /// Whether `remote` is the peer's at a relay.
+    pub is_peer_relayed: bool,
 }
 
 /// All lanes of a link but the first.
@@ -69,8 +97,15 @@ pub(crate) struct Lanes {
     ours: Vec<LanePorts>,
     /// The peer's, as far as it told them.
     theirs: Vec<LanePorts>,
-    /// Both ends of lane 0, while that is direct.
-    pair: Option<(SocketAddr, SocketAddr)>,
+    /// Our relayed addresses of the same lanes, as far as there are any.
+    our_relays: Vec<Option<SocketAddr>>,
+    /// The peer's, as far as it told them.
+    their_relays: Vec<Option<SocketAddr>>,
+    /// Both ends of lane 0, if the others can follow it.
+    lead: Option<Lead>,
+    load: Load,
+    /// What was wished for last.
+    wish: Option<SocketAddr>,
     /// Lane 1 and those behind it, as many as both ends serve.
     lanes: Vec<Lane>,
     outputs: VecDeque<LaneOutput>,
@@ -84,6 +119,8 @@ struct Lane {
     other: Option<SocketAddr>,
     proven: Option<(SocketAddr, SocketAddr)>,
     pings: VecDeque<(u64, SocketAddr)>,
+    /// When another address was last tried because something came from there.
+    hint_at: Option<Instant>,
     ping_at: Instant,
     pause: Duration,
     unanswered: u32,
@@ -97,6 +134,11 @@ impl Lanes {
     /// Our ports, as the peer is told them.
     pub fn ports(&self) -> &[LanePorts] {
         &self.ours
+    }
+
+    /// How many there are keys for, the first not counted.
+    pub fn count(&self) -> usize {
+        self.lanes.len()
     }
 
     /// How many lanes besides the first are proven.
@@ -114,21 +156,74 @@ impl Lanes {
             self.lanes.push(Lane::new(now));
         }
         self.aim(now);
+        self.wish_anew(now);
     }
 
-    /// Lane 0 takes this pair from now on; `None` when it goes through a relay.
-    pub fn follow(&mut self, now: Instant, pair: Option<(SocketAddr, SocketAddr)>) {
-        if self.pair == pair {
+    /// Lane 0 takes this pair from now on; `None` for one that others cannot follow.
+    pub fn follow(&mut self, now: Instant, lead: Option<Lead>) {
+        if self.lead == lead {
             return;
         }
-        self.pair = pair;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.proven.is_some() {
-                self.outputs.push_back(LaneOutput::Path { lane: index as u8 + 1, path: None });
-            }
-            *lane = Lane::new(now);
+        let end = |lead: Option<Lead>| lead.map(|lead| (lead.local, lead.is_relayed));
+        if end(self.lead) != end(lead) {
+            self.our_relays.clear();
         }
+        self.lead = lead;
+        (0..self.lanes.len()).for_each(|index| self.restart(now, index));
         self.aim(now);
+        self.wish_anew(now);
+    }
+
+    /// Our address at lane 0's relay, if others are wanted there for the other lanes.
+    pub fn wish(&self) -> Option<SocketAddr> {
+        self.wish
+    }
+
+    /// Our addresses at lane 0's relay, for lane 1 and those behind it.
+    pub fn set_our_relays(&mut self, now: Instant, mut relays: Vec<Option<SocketAddr>>) {
+        if relays.iter().all(Option::is_none) {
+            relays.clear();
+        }
+        if !self.lead.is_some_and(|lead| lead.is_relayed) || self.our_relays == relays {
+            return;
+        }
+        let before = std::mem::replace(&mut self.our_relays, relays);
+        for index in 0..self.lanes.len() {
+            if before.get(index) != self.our_relays.get(index) {
+                self.restart(now, index);
+            }
+        }
+        self.outputs.push_back(LaneOutput::TellRelays);
+        self.aim(now);
+    }
+
+    /// Our relayed addresses, as the peer is told them.
+    pub fn our_relays(&self) -> &[Option<SocketAddr>] {
+        &self.our_relays
+    }
+
+    /// So many bytes were carried since this was said last.
+    pub fn note_load(&mut self, now: Instant, bytes: u64) {
+        self.load.note(now, bytes);
+        self.wish_anew(now);
+    }
+
+    /// Wishes for relayed addresses where the link is busy, and for none where it is not.
+    fn wish_anew(&mut self, now: Instant) {
+        let lead = self.lead.filter(|lead| lead.is_relayed && self.load.is_busy(now));
+        let wish = lead.filter(|_| !self.lanes.is_empty()).map(|lead| lead.local);
+        if wish != std::mem::replace(&mut self.wish, wish) {
+            self.outputs.push_back(LaneOutput::Wish);
+        }
+    }
+
+    /// A lane begins anew.
+    fn restart(&mut self, now: Instant, index: usize) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        if lane.proven.is_some() {
+            self.outputs.push_back(LaneOutput::Path { lane: index as u8 + 1, path: None });
+        }
+        *lane = Lane::new(now);
     }
 
     /// The peer's ports of lane 1 and those behind it.
@@ -139,24 +234,69 @@ impl Lanes {
         }
     }
 
+    /// The peer's relayed addresses of lane 1 and those behind it.
+    pub fn on_told_relays(&mut self, now: Instant, theirs: Vec<Option<SocketAddr>>) {
+        if self.their_relays != theirs {
+            let before = std::mem::replace(&mut self.their_relays, theirs);
+            for index in 0..self.lanes.len() {
+                let (then, is) = (before.get(index), self.their_relays.get(index));
+                let proven = self.lanes[index].proven.map(|(_, remote)| Some(remote));
+                // What the peer has given back carries nothing any more.
+                if then != is && proven.is_some() && proven.as_ref() == then {
+                    self.restart(now, index);
+                }
+            }
+            self.aim(now);
+        }
+    }
+
     /// Gives every lane that is not proven an address to ping, and a fresh start.
     fn aim(&mut self, now: Instant) {
-        let Some((_, remote)) = self.pair else { return };
+        let Some(Lead { remote, is_peer_relayed, .. }) = self.lead else { return };
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if lane.proven.is_some() {
                 continue;
             }
+            // No third party is pinged because the peer names it.
+            let relay = self.their_relays.get(index).copied().flatten();
+            let relay = relay.filter(|relay| relay.ip() == remote.ip());
             let port = self.theirs.get(index).and_then(|ports| ports.of_family(&remote));
-            if let Some(port) = port {
-                lane.remote = Some(SocketAddr::new(remote.ip(), port));
-            }
+            let beside = port.map(|port| SocketAddr::new(remote.ip(), port));
+            lane.remote = match is_peer_relayed {
+                true => relay,
+                false => relay.or(beside).or(lane.remote),
+            };
             lane.hurry(now);
         }
     }
 
+    /// Something came to our relayed address of a lane from where no channel leads: perhaps the
+    /// peer, which can only be known by an answer. Whether it is asked.
+    pub fn on_hint(&mut self, now: Instant, number: u8, on: (SocketAddr, SocketAddr)) -> bool {
+        let (local, from) = on;
+        let is_of_peer = self.local(number) == Some(local)
+            && self.lead.is_some_and(|lead| lead.is_relayed && lead.remote.ip() == from.ip());
+        let Some(lane) = self.lane_mut(number).filter(|_| is_of_peer) else { return false };
+        let is_known = [lane.remote, lane.other].contains(&Some(from));
+        let is_new = !is_known && lane.hint_at.is_none_or(|at| now >= at + HINT_PAUSE);
+        if is_new {
+            lane.hint_at = Some(now);
+            lane.other = Some(from);
+            lane.hurry(now);
+        }
+        is_new
+    }
+
+    /// The way of a lane through our relay can be used now.
+    pub fn hurry(&mut self, now: Instant, local: SocketAddr) {
+        let relays = self.our_relays.iter().zip(&mut self.lanes);
+        let of_it = relays.filter(|(relay, lane)| **relay == Some(local) && lane.proven.is_none());
+        of_it.for_each(|(_, lane)| lane.hurry(now));
+    }
+
     /// An authentic ping came in on a lane.
     pub fn on_ping(&mut self, now: Instant, lane: u8, from: SocketAddr) {
-        if self.pair.is_none() {
+        if self.lead.is_none() {
             return;
         }
         let Some(lane) = self.lane_mut(lane) else { return };
@@ -189,7 +329,8 @@ impl Lanes {
 
     /// Pings what is due. `nonce` draws unpredictable numbers.
     pub fn handle_timeout(&mut self, now: Instant, mut nonce: impl FnMut() -> u64) {
-        if self.pair.is_none() {
+        self.wish_anew(now);
+        if !self.can_ping() {
             return;
         }
         let mut tells = false;
@@ -214,23 +355,39 @@ impl Lanes {
         }
         if tells {
             self.outputs.push_back(LaneOutput::Tell);
+            if !self.our_relays.is_empty() {
+                self.outputs.push_back(LaneOutput::TellRelays);
+            }
         }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.pair?;
-        self.lanes.iter().map(|lane| lane.ping_at).min()
+        let pings = self.lanes.iter().map(|lane| lane.ping_at).filter(|_| self.can_ping());
+        let idle = self.wish.and_then(|_| self.load.busy_until());
+        pings.chain(idle).min()
+    }
+
+    /// Whether lanes have a way to be tried: through relays only where there are some for them.
+    fn can_ping(&self) -> bool {
+        let has_some = |relays: &[Option<SocketAddr>]| relays.iter().any(Option::is_some);
+        self.lead.is_some_and(|lead| {
+            (!lead.is_relayed || has_some(&self.our_relays))
+                && (!lead.is_peer_relayed || has_some(&self.their_relays))
+        })
     }
 
     pub fn poll_output(&mut self) -> Option<LaneOutput> {
         self.outputs.pop_front()
     }
 
-    /// Our end of a lane: the address of lane 0 with the lane's port.
+    /// Our end of a lane: the address of lane 0 with the lane's port, or ours at the relay.
     pub fn local(&self, number: u8) -> Option<SocketAddr> {
-        let (local, _) = self.pair?;
-        let ports = self.ours.get(usize::from(number).checked_sub(1)?)?;
-        Some(SocketAddr::new(local.ip(), ports.of_family(&local)?))
+        let Lead { local, is_relayed, .. } = self.lead?;
+        let place = usize::from(number).checked_sub(1)?;
+        if is_relayed {
+            return self.our_relays.get(place).copied().flatten();
+        }
+        Some(SocketAddr::new(local.ip(), self.ours.get(place)?.of_family(&local)?))
     }
 
     fn lane_mut(&mut self, number: u8) -> Option<&mut Lane> {
@@ -245,6 +402,7 @@ impl Lane {
             other: None,
             proven: None,
             pings: VecDeque::with_capacity(PINGS_MAX),
+            hint_at: None,
             ping_at: now,
             pause: PROBE_AFTER,
             unanswered: 0,
@@ -293,6 +451,11 @@ mod tests {
         Some((at(a), at(b)))
     }
 
+    fn lead(local: &str, remote: &str) -> Lead {
+        let (local, remote) = (at(local), at(remote));
+        Lead { local, remote, is_relayed: false, is_peer_relayed: false }
+    }
+
     fn ports(v4: u16) -> LanePorts {
         LanePorts { v4, v6: 0 }
     }
@@ -301,7 +464,7 @@ mod tests {
     fn lanes(now: Instant) -> Lanes {
         let mut lanes = Lanes::new(vec![ports(102)]);
         lanes.set_count(now, 2);
-        lanes.follow(now, pair("10.0.0.1:101", "10.0.0.2:201"));
+        lanes.follow(now, Some(lead("10.0.0.1:101", "10.0.0.2:201")));
         lanes.on_told(now, vec![ports(202)]);
         lanes
     }
@@ -390,7 +553,7 @@ mod tests {
         outputs(&mut lanes);
         lanes.follow(start + silence, None);
         assert_eq!(outputs(&mut lanes), [LaneOutput::Path { lane: 1, path: None }]);
-        assert_eq!(lanes.poll_timeout(), None, "through a relay there is one lane");
+        assert_eq!(lanes.poll_timeout(), None, "nothing leads");
     }
 
     #[test]

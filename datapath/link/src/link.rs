@@ -159,6 +159,8 @@ pub enum LinkOutput {
         /// The plaintext.
         data: Vec<u8>,
     },
+    /// [`Link::lane_relays_wanted`] has another answer.
+    LaneRelays,
     /// A lane other than the first takes this path in all sessions, from our end to the other.
     LanePath {
         /// Which lane.
@@ -389,7 +391,15 @@ impl Link {
         {
             match input.lane {
                 0 => self.on_control(now, input.index, control),
-                _ => self.on_lane_control(now, input, &control),
+                lane => {
+                    let seen = match input.channel {
+                        Some(_) => pair.map(|(_, remote)| remote),
+                        None => Some(input.remote),
+                    };
+                    if let Some(remote) = seen {
+                        self.on_lane_control(now, (input.index, lane), remote, &control);
+                    }
+                }
             }
         }
         self.settle(now);
@@ -408,6 +418,7 @@ impl Link {
         if let Some(path_mtu) = self.path_mtu.as_mut().filter(|_| traffic.is_sending) {
             path_mtu.on_traffic(now);
         }
+        self.lanes.note_load(now, traffic.bytes);
         self.is_flowing |= traffic.is_receiving;
         let is_quiet = traffic.heard.is_some_and(|at| now >= at + QUIET_TIME);
         if is_quiet && (traffic.is_sending || std::mem::take(&mut self.is_flowing)) {
@@ -507,7 +518,7 @@ impl Link {
             confirm,
             self.timers.establish,
             self.timers.rehandshake.filter(|_| self.can_start()),
-            self.active.as_ref().and_then(|_| self.lanes.poll_timeout()),
+            self.lanes.poll_timeout().filter(|_| self.can_ping_lanes()),
             self.probe_due(),
         ]
         .into_iter()

@@ -9,6 +9,7 @@
 //! on carrying frames until the new one is up.
 
 mod dispatch;
+mod lane_paths;
 mod paths;
 mod slots;
 mod turns;
@@ -20,13 +21,13 @@ use std::time::{Duration, Instant};
 use ipop_crypto::{Cipher, Fingerprint, Identity};
 use ipop_ice::{Candidate, Credentials};
 use ipop_stun::Random;
-use ipop_wire::LinkIndex;
+use ipop_wire::{Header, Kind, LinkIndex};
 use std::net::SocketAddr;
 
 use self::dispatch::Questions;
 use self::slots::{Slot, Slots};
 use self::turns::Turns;
-use crate::gatherer::{Gatherer, GathererOutput, TurnServer};
+use crate::gatherer::{Gatherer, GathererOutput, LaneWish, TurnServer};
 use crate::lanes::LanePorts;
 use crate::link::{Link, LinkConfig, LinkOutput};
 use crate::port::{
@@ -78,6 +79,8 @@ pub struct Node {
     peers: BTreeMap<Fingerprint, Sessions>,
     questions: Questions,
     turns: Turns,
+    /// Relayed addresses for lanes that links want.
+    lane_wishes: Vec<LaneWish>,
     outputs: VecDeque<Output>,
 }
 
@@ -102,6 +105,7 @@ impl Node {
             peers: BTreeMap::new(),
             questions: Questions::default(),
             turns: Turns::default(),
+            lane_wishes: Vec::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -302,7 +306,8 @@ impl Node {
         let at = Slots::of_index(input.index).ok_or(Refused::Unexpected)?;
         let pair = match input.channel {
             None => input.local.map(|local| (local, input.remote)),
-            Some(channel) => self.gatherer.channel_pair(input.remote, channel),
+            Some(channel) if input.lane == 0 => self.gatherer.channel_pair(input.remote, channel),
+            Some(channel) => self.gatherer.lane_channel_pair(input.lane, input.remote, channel),
         };
         let slot = self.slots.touch(at).ok_or(Refused::Unexpected)?;
         slot.link.handle_control(now, input, pair);
@@ -373,6 +378,12 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.slots.poll_timeout().into_iter().chain(self.gatherer.poll_timeout()).min()
+    }
+
+    /// Whether a datagram from there may be a server's answer, on whichever lane's socket.
+    #[must_use]
+    pub fn is_server(&self, remote: SocketAddr) -> bool {
+        self.gatherer.is_server(remote)
     }
 
     /// The addresses at which the node may be reached now: for a controller that has just come.

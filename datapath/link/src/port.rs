@@ -44,7 +44,7 @@ pub enum Output {
     /// Send a datagram from one of the node's sockets. What goes through a relay is wrapped
     /// already.
     Transmit {
-        /// The source: address and port of the socket, which may be an opened one.
+        /// The source: address and port of the socket, which may be a lane's or an opened one.
         local: SocketAddr,
         /// The destination.
         remote: SocketAddr,
@@ -101,6 +101,8 @@ pub enum Output {
         local: SocketAddr,
         /// The destination.
         remote: SocketAddr,
+        /// The channel to put it in, where that is our TURN server.
+        channel: Option<u16>,
         /// The plaintext.
         data: Vec<u8>,
     },
@@ -306,6 +308,8 @@ pub struct Traffic {
     pub is_sending: bool,
     /// Data came in.
     pub is_receiving: bool,
+    /// Bytes that went out and came in since this was said last.
+    pub bytes: u64,
     /// When an authentic datagram of any kind came last.
     pub heard: Option<Instant>,
 }

@@ -42,9 +42,8 @@ impl Agent {
                     let order = ToWorker::SendControl { index, channel, to: None, data };
                     self.order(0, order);
                 }
-                Output::SendOnLane { index, lane, local, remote, data } => {
+                Output::SendOnLane { index, lane, local, remote, channel, data } => {
                     let to = Some(between(local, remote));
-                    let channel = None;
                     self.order(lane, ToWorker::SendControl { index, channel, to, data });
                 }
                 Output::SendProbe { index, data } => {
@@ -65,8 +64,9 @@ impl Agent {
     }
 
     fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
-        let own = self.parts.sockets.of(&remote.ip());
-        let own = own.filter(|socket| socket.port() == local.port());
+        let workers = std::iter::once(&self.parts.sockets).chain(&self.parts.lane_sockets);
+        let mut of_family = workers.filter_map(|sockets| sockets.of(&remote.ip()));
+        let own = of_family.find(|socket| socket.port() == local.port());
         let Some(socket) = own.or_else(|| self.spares.socket(local.port())) else { return };
         if let Err(error) = socket.send(data, &between(local, remote)) {
             // Every such datagram is repeated; what never works shows as a failed check.

@@ -4,7 +4,7 @@
 use super::reflexive::refused;
 use super::*;
 use ipop_stun::turn::{
-    Credential, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput,
+    Credential, Families, Received, RelayError, TurnClient, TurnConfig, TurnError, TurnOutput,
 };
 use ipop_stun::{ChannelNumber, Input, KeyError};
 
@@ -101,8 +101,49 @@ impl Relay {
         self.is_settled
     }
 
+    /// Our socket's address that it is asked from.
+    pub fn host(&self) -> SocketAddr {
+        self.host
+    }
+
+    /// What is asked, who we are there, and our address towards it, if that is over UDP.
+    pub fn over_udp(&self) -> Option<(SocketAddr, TurnServer, IpAddr)> {
+        let is_udp = self.server.way == TurnWay::Udp;
+        is_udp.then(|| (self.server(), self.server.clone(), self.host.ip()))
+    }
+
+    /// Whether it is this server that is asked, from this address of ours.
+    pub fn is_asked(&self, server: SocketAddr, host: IpAddr) -> bool {
+        self.server.address == server && self.host.ip() == host
+    }
+
+    /// Our address there that this one is reached from.
+    pub fn relayed_to(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.client.relayed_to(peer)
+    }
+
+    /// Our address there and the peer that a channel is between.
+    pub fn channel_pair(
+        &self,
+        server: SocketAddr,
+        channel: u16,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let channel = ChannelNumber::new(channel).filter(|_| self.server() == server)?;
+        let peer = self.client.peer_of(channel)?;
+        Some((self.client.relayed_to(peer)?, peer))
+    }
+
+    pub fn poll_output(&mut self) -> Option<TurnOutput> {
+        self.client.poll_output()
+    }
+
+    /// Gives the allocation back.
+    pub fn close(&mut self, now: Instant) {
+        self.client.close(now);
+    }
+
     /// Whether this is our address there.
-    fn is_at(&self, relayed: SocketAddr) -> bool {
+    pub fn is_at(&self, relayed: SocketAddr) -> bool {
         self.client.relayed().contains(&relayed)
     }
 
@@ -135,7 +176,7 @@ impl Gatherer {
     /// Whether this is one of our relayed addresses.
     #[must_use]
     pub fn is_relayed(&self, local: SocketAddr) -> bool {
-        self.relays.iter().any(|relay| relay.is_at(local))
+        self.all_relays().any(|relay| relay.is_at(local))
     }
 
     /// Sends a datagram from our relayed address to a peer.
@@ -149,7 +190,7 @@ impl Gatherer {
         peer: SocketAddr,
         data: &[u8],
     ) -> Result<(), RelayError> {
-        let result = self.relay_of(relayed)?.client.relay(now, peer, data);
+        let result = self.any_relay_of(relayed)?.client.relay(now, peer, data);
         self.settle(now);
         result
     }
@@ -164,7 +205,7 @@ impl Gatherer {
         relayed: SocketAddr,
         peer: SocketAddr,
     ) -> Result<(), RelayError> {
-        let relay = self.relay_of(relayed)?;
+        let relay = self.any_relay_of(relayed)?;
         relay.unused.retain(|unused| *unused != peer);
         let result = relay.client.bind(now, peer);
         self.settle(now);
@@ -173,7 +214,7 @@ impl Gatherer {
 
     /// The channel to a peer has no user any more. It is kept for a while.
     pub fn release(&mut self, now: Instant, relayed: SocketAddr, peer: SocketAddr) {
-        let Ok(relay) = self.relay_of(relayed) else { return };
+        let Ok(relay) = self.any_relay_of(relayed) else { return };
         relay.unused.retain(|unused| *unused != peer);
         relay.unused.push_back(peer);
         if relay.unused.len() > UNUSED_CHANNELS_MAX
@@ -187,7 +228,7 @@ impl Gatherer {
     /// How workers reach the peer from our relayed address, once there is a channel.
     #[must_use]
     pub fn relay_path(&self, relayed: SocketAddr, peer: SocketAddr) -> Option<RelayPath> {
-        let relay = self.relays.iter().find(|relay| relay.is_at(relayed))?;
+        let relay = self.all_relays().find(|relay| relay.is_at(relayed))?;
         let channel = relay.client.channel(peer)?.number();
         Some(RelayPath { local: relay.host, server: relay.server(), channel })
     }
@@ -199,17 +240,7 @@ impl Gatherer {
         server: SocketAddr,
         channel: u16,
     ) -> Option<(SocketAddr, SocketAddr)> {
-        let channel = ChannelNumber::new(channel)?;
-        let mut relays = self.relays.iter().filter(|relay| relay.server() == server);
-        relays.find_map(|relay| {
-            let peer = relay.client.peer_of(channel)?;
-            Some((relay.client.relayed_to(peer)?, peer))
-        })
-    }
-
-    fn relay_of(&mut self, relayed: SocketAddr) -> Result<&mut Relay, RelayError> {
-        let mut relays = self.relays.iter_mut();
-        relays.find(|relay| relay.is_at(relayed)).ok_or(RelayError::NotAllocated)
+        self.relays.iter().find_map(|relay| relay.channel_pair(server, channel))
     }
 
     pub(super) fn restart_relays(&mut self, now: Instant) {
@@ -263,37 +294,49 @@ impl Gatherer {
     }
 
     fn new_relay(&mut self, now: Instant, server: TurnServer, host: SocketAddr) -> Option<Relay> {
-        match Credential::new(&server.username, &server.password) {
-            Ok(credential) => {
-                let (endpoint, is_stream, retransmission) = match server.way {
-                    TurnWay::Udp => (server.address, false, OVER_UDP),
-                    TurnWay::Stream { bridge, .. } => (bridge, true, ON_A_STREAM),
-                };
-                let config = TurnConfig {
-                    is_stream,
-                    retransmission,
-                    ..TurnConfig::new(endpoint, credential)
-                };
-                let client = TurnClient::new(config, self.random.block(), now);
-                Some(Relay {
-                    server,
-                    host,
-                    client,
-                    relayed: Vec::new(),
-                    unused: VecDeque::new(),
-                    heard: None,
-                    lost_by: String::new(),
-                    is_connecting: false,
-                    // Nothing is awaited of a connection that nobody wants yet.
-                    is_settled: is_stream,
-                    is_closed: false,
-                })
-            }
+        let retransmission = if server.way == TurnWay::Udp { OVER_UDP } else { ON_A_STREAM };
+        self.make_relay(now, server, host, Families::Both, retransmission)
+    }
+
+    pub(super) fn make_relay(
+        &mut self,
+        now: Instant,
+        server: TurnServer,
+        host: SocketAddr,
+        families: Families,
+        retransmission: Retransmission,
+    ) -> Option<Relay> {
+        let credential = match Credential::new(&server.username, &server.password) {
+            Ok(credential) => credential,
             Err(error) => {
                 self.outputs.push_back(unusable(server.address, &error));
-                None
+                return None;
             }
-        }
+        };
+        let (endpoint, is_stream) = match server.way {
+            TurnWay::Udp => (server.address, false),
+            TurnWay::Stream { bridge, .. } => (bridge, true),
+        };
+        let config = TurnConfig {
+            is_stream,
+            families,
+            retransmission,
+            ..TurnConfig::new(endpoint, credential)
+        };
+        let client = TurnClient::new(config, self.random.block(), now);
+        Some(Relay {
+            server,
+            host,
+            client,
+            relayed: Vec::new(),
+            unused: VecDeque::new(),
+            heard: None,
+            lost_by: String::new(),
+            is_connecting: false,
+            // Nothing is awaited of a connection that nobody wants yet.
+            is_settled: is_stream,
+            is_closed: false,
+        })
     }
 
     pub(super) fn drain_relays(&mut self, now: Instant) {

@@ -100,7 +100,8 @@ impl Gatherer {
         if self.has_streams() && matches!(self.streams, Streams::Standby) {
             self.streams = Streams::After { at: now + DOUBT_TIME, since: now };
         }
-        self.relays.iter_mut().for_each(|relay| relay.probe(now));
+        let lanes = self.lane_relays.iter_mut().map(LaneRelay::relay_mut);
+        self.relays.iter_mut().chain(lanes).for_each(|relay| relay.probe(now));
         self.settle(now);
     }
 

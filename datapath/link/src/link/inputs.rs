@@ -63,6 +63,7 @@ impl Link {
                 }
             }
             Control::Lanes(theirs) if is_current => self.lanes.on_told(now, theirs),
+            Control::Relays(theirs) if is_current => self.lanes.on_told_relays(now, theirs),
             Control::Words(words) if is_current || is_retired => self.on_words(now, words),
             _ => {}
         }

@@ -1,18 +1,19 @@
 //! The lanes besides the first: pinged under their own keys, on paths of their own.
 
 use super::*;
-use crate::lanes::LaneOutput;
+use crate::lanes::{LaneOutput, Lead};
 use ipop_ice::CandidateKind;
 
 impl Link {
-    /// Takes what came in on a lane other than the first, under that lane's keys.
+    /// Takes what came in on a lane other than the first, under that lane's keys, from the peer's
+    /// address as it is seen from our end of the lane.
     pub(super) fn on_lane_control(
         &mut self,
         now: Instant,
-        input: ControlInput<'_>,
+        (index, lane): (LinkIndex, u8),
+        remote: SocketAddr,
         control: &Control,
     ) {
-        let ControlInput { index, lane, remote, .. } = input;
         let keys = [&self.active, &self.next].into_iter().flatten().map(|keys| keys.index);
         let mut known = keys.chain(self.retired.iter().map(|(index, _)| *index));
         if !known.any(|known| known == index) {
@@ -28,24 +29,66 @@ impl Link {
                 self.lanes.on_ping(now, lane, remote);
             }
             Control::Pong(nonce) => self.lanes.on_pong(now, lane, *nonce),
-            Control::Bye(_) | Control::Rehandshake | Control::Lanes(_) | Control::Words(_) => {}
+            Control::Bye(_)
+            | Control::Rehandshake
+            | Control::Lanes(_)
+            | Control::Relays(_)
+            | Control::Words(_) => {}
         }
+    }
+
+    /// Whether there are keys, and a path that the lanes follow.
+    pub(super) fn can_ping_lanes(&self) -> bool {
+        self.active.is_some() && self.agent.state() == IceState::Connected
     }
 
     /// Pings of lanes that are due.
     pub(super) fn advance_lanes(&mut self, now: Instant) {
-        if self.active.is_some() && self.agent.state() == IceState::Connected {
+        if self.can_ping_lanes() {
             let random = &mut self.random;
             self.lanes.handle_timeout(now, || random.number());
         }
     }
 
-    /// The lanes follow the pair of the first one, if that is direct and no matter of luck: a
-    /// socket of its own has no siblings.
+    /// The lanes follow the pair of the first one, if that is no matter of luck: a socket of its
+    /// own has no siblings.
     pub(super) fn lead_lanes(&mut self, now: Instant) {
         let has_siblings = |pair: &Selected| pair.local_kind != CandidateKind::PeerReflexive;
-        let pair = self.selected.filter(Selected::is_direct).filter(has_siblings);
-        self.lanes.follow(now, pair.map(|pair| (pair.local, pair.remote)));
+        let lead = self.selected.filter(has_siblings).map(|pair| Lead {
+            local: pair.local,
+            remote: pair.remote,
+            is_relayed: pair.local_kind == CandidateKind::Relayed,
+            is_peer_relayed: pair.remote_kind == CandidateKind::Relayed,
+        });
+        self.lanes.follow(now, lead);
+    }
+
+    /// Our address at the relay in use, if the other lanes want addresses there, and how many
+    /// lanes those are.
+    pub fn lane_relays_wanted(&self) -> Option<(SocketAddr, usize)> {
+        let relayed = self.lanes.wish().filter(|_| self.failure.is_none())?;
+        Some((relayed, self.lanes.count()))
+    }
+
+    /// The addresses that there are of those that [`Link::lane_relays_wanted`] asks for, from
+    /// lane 1 on.
+    pub fn set_lane_relays(&mut self, now: Instant, relays: Vec<Option<SocketAddr>>) {
+        self.lanes.set_our_relays(now, relays);
+        self.settle(now);
+    }
+
+    /// Something sealed came to our relayed address of a lane from where no channel leads. Whether
+    /// a channel between the two is worth a try.
+    pub fn note_lane_hint(&mut self, now: Instant, lane: u8, on: (SocketAddr, SocketAddr)) -> bool {
+        let is_new = self.lanes.on_hint(now, lane, on);
+        self.settle(now);
+        is_new
+    }
+
+    /// A channel from our relayed address of a lane has been bound.
+    pub fn note_lane_channel(&mut self, now: Instant, local: SocketAddr) {
+        self.lanes.hurry(now, local);
+        self.settle(now);
     }
 
     /// Takes what the lanes put out. True if there was something.
@@ -66,6 +109,11 @@ impl Link {
                 let data = Control::Lanes(self.lanes.ports().to_vec()).emit();
                 self.outputs.push_back(LinkOutput::SendControl { index, data });
             }
+            (LaneOutput::TellRelays, Some(index)) => {
+                let data = Control::Relays(self.lanes.our_relays().to_vec()).emit();
+                self.outputs.push_back(LinkOutput::SendControl { index, data });
+            }
+            (LaneOutput::Wish, _) => self.outputs.push_back(LinkOutput::LaneRelays),
             (_, None) => {}
         }
         true

@@ -3,7 +3,7 @@
 use super::*;
 use crate::gatherer::Gathered;
 use ipop_stun::{Class, Message, TransactionId};
-use ipop_wire::{Header, Kind, Protocol};
+use ipop_wire::Protocol;
 
 /// Questions of links that are remembered at a time. At a hundred checks a second and link, a
 /// hundred links that start together are given three seconds for an answer.
@@ -49,6 +49,9 @@ impl Node {
             Gathered::Nothing => Ok(()),
             Gathered::Relayed { local, remote, range } => {
                 let data = input.data.get(range).ok_or(Refused::Malformed)?;
+                if let Some(lane) = self.gatherer.lane_at(local) {
+                    return self.heed_lane_hint(now, lane, (local, remote), data);
+                }
                 self.want_channel(now, local, remote, data);
                 self.dispatch_to_links(now, Datagram { local, remote, data })
             }

@@ -60,14 +60,22 @@ impl Node {
                 self.outputs.push_back(Output::Event(Event::ServerFailed { address, text }));
             }
             GathererOutput::ChannelChanged { relayed, peer } => {
-                for at in self.slots.range() {
-                    let pair = self.slots.get(at).and_then(|slot| slot.pair);
-                    if pair.is_some_and(|(local, remote, _)| (local, remote) == (relayed, peer)) {
-                        self.publish_path(at);
-                        if let Some(slot) = self.slots.touch(at) {
-                            slot.link.note_channel_changed(now);
-                        }
-                    }
+                self.on_channel_changed(now, relayed, peer);
+            }
+            GathererOutput::LaneRelays { beside } => self.tell_lane_relays(now, beside),
+        }
+    }
+
+    fn on_channel_changed(&mut self, now: Instant, relayed: SocketAddr, peer: SocketAddr) {
+        if self.gatherer.lane_at(relayed).is_some() {
+            return self.on_lane_channel_changed(now, relayed, peer);
+        }
+        for at in self.slots.range() {
+            let pair = self.slots.get(at).and_then(|slot| slot.pair);
+            if pair.is_some_and(|(local, remote, _)| (local, remote) == (relayed, peer)) {
+                self.publish_path(at);
+                if let Some(slot) = self.slots.touch(at) {
+                    slot.link.note_channel_changed(now);
                 }
             }
         }
@@ -107,11 +115,10 @@ impl Node {
                 self.outputs.push_back(Output::RemoveSession { index });
             }
             LinkOutput::SendOnLane { index, lane, local, remote, data } => {
-                self.outputs.push_back(Output::SendOnLane { index, lane, local, remote, data });
+                self.send_on_lane(now, (index, lane), (local, remote), data);
             }
-            LinkOutput::LanePath { lane, path } => {
-                self.set_lane_path(at, lane, path);
-            }
+            LinkOutput::LanePath { lane, path } => self.set_lane_path(now, at, lane, path),
+            LinkOutput::LaneRelays => self.wish_for_lanes(now),
             LinkOutput::Words(words) => {
                 if let Some(peer) = self.slots.get(at).map(|slot| slot.peer) {
                     self.outputs.push_back(Output::Event(Event::Words { peer, words }));
@@ -147,7 +154,7 @@ impl Node {
         let (peer_index, peer_mtu) = (session.peer_link_index(), session.peer_mtu());
         for lane in 0..session.lane_count() {
             let Some((sealer, opener)) = session.take_lane(lane, now) else { continue };
-            let path = slot.lane_path(lane);
+            let path = self.lane_path(at, lane);
             let lane =
                 InstallLane { peer, index, peer_index, lane, sealer, opener, path, peer_mtu };
             self.outputs.push_back(Output::InstallLane(Box::new(lane)));
@@ -177,6 +184,7 @@ impl Node {
             let _ = self.gatherer.bind(now, local, remote);
         }
         self.publish_path(at);
+        self.wish_for_lanes(now);
     }
 
     /// Tells the workers where to send, if that changed.
@@ -202,25 +210,6 @@ impl Node {
         let others = if len(before) == len(path) { 0 } else { slot.lane_pairs.len() };
         for lane in 0..=others {
             self.publish_lane_path(at, lane as u8);
-        }
-    }
-
-    /// A lane besides the first takes another path, in all sessions.
-    fn set_lane_path(&mut self, at: usize, lane: u8, pair: Option<(SocketAddr, SocketAddr)>) {
-        let Some(slot) = self.slots.get_mut(at) else { return };
-        let Some(place) = usize::from(lane).checked_sub(1) else { return };
-        if slot.lane_pairs.len() <= place {
-            slot.lane_pairs.resize(place + 1, None);
-        }
-        slot.lane_pairs[place] = pair;
-        self.publish_lane_path(at, lane);
-    }
-
-    fn publish_lane_path(&mut self, at: usize, lane: u8) {
-        let Some(slot) = self.slots.get(at) else { return };
-        let path = slot.lane_path(lane);
-        for index in slot.installed.iter().copied() {
-            self.outputs.push_back(Output::SetPath { index, lane, path });
         }
     }
 

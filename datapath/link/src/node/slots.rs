@@ -49,11 +49,9 @@ impl Slot {
         }
     }
 
-    /// The path of a lane as the workers are told it. All lanes carry what the first one does.
-    pub fn lane_path(&self, lane: u8) -> Option<Path> {
-        let Some(place) = usize::from(lane).checked_sub(1) else { return self.path };
-        let (local, remote) = self.lane_pairs.get(place).copied().flatten()?;
-        Some(Path { local, remote, channel: None, kind: PathKind::Direct, ..self.path? })
+    /// Both ends of a lane besides the first.
+    pub fn lane_pair(&self, lane: u8) -> Option<(SocketAddr, SocketAddr)> {
+        self.lane_pairs.get(usize::from(lane).checked_sub(1)?).copied().flatten()
     }
 
     /// Everything there is to know of its link.

@@ -63,7 +63,7 @@ impl Bench {
                 GathererOutput::ServerFailed { address, text } => {
                     self.failures.push((address, text));
                 }
-                GathererOutput::Done | GathererOutput::ChannelChanged { .. } => {}
+                _ => {}
             }
         }
     }

@@ -102,7 +102,7 @@ impl Machine {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Transmit { local, remote, data } => {
-                    assert!(self.hosts.contains(&local), "sent from {local}");
+                    assert!(self.has_socket(&local), "sent from {local}");
                     assert!(data.len() <= 1300, "{} bytes", data.len());
                     self.sending.push((local, remote, data));
                 }
@@ -123,9 +123,9 @@ impl Machine {
                     self.active.insert(peer, index);
                 }
                 Output::SendControl { index, data } => self.seal(index, Kind::Control, &data),
-                Output::SendOnLane { index, lane, local, remote, data } => {
+                Output::SendOnLane { index, lane, local, remote, channel, data } => {
                     let datagram = seal(self.lane(index, lane), Kind::Control, &data);
-                    self.sending.push((local, remote, datagram));
+                    self.sending.push((local, remote, in_channel(channel, datagram)));
                 }
                 Output::SendProbe { index, data } => {
                     self.probes += 1;
@@ -156,10 +156,15 @@ impl Machine {
 
     /// What the engine does twice a second while there is traffic both ways.
     pub fn report_traffic(&mut self, now: Instant, peer: Fingerprint) {
+        self.report_load(now, peer, 1000);
+    }
+
+    /// The same, and it was so much.
+    pub fn report_load(&mut self, now: Instant, peer: Fingerprint, bytes: u64) {
         let Some(index) = self.active.get(&peer).copied() else { return };
         let heard = self.heard.get(&index).copied();
         let is_receiving = heard.is_some_and(|at| now < at + std::time::Duration::from_millis(500));
-        let traffic = ipop_link::Traffic { is_sending: true, is_receiving, heard };
+        let traffic = ipop_link::Traffic { is_sending: true, is_receiving, bytes, heard };
         self.node.note_traffic(now, index, traffic);
     }
 
@@ -178,14 +183,9 @@ impl Machine {
 
     fn seal(&mut self, index: LinkIndex, kind: Kind, payload: &[u8]) {
         let lane = self.lane(index, 0);
-        let mut datagram = seal(lane, kind, payload);
+        let datagram = seal(lane, kind, payload);
         let Some(Path { local, remote, channel, .. }) = lane.path else { return };
-        if let Some(channel) = channel {
-            let [a, b] = channel.to_be_bytes();
-            let [c, d] = (datagram.len() as u16).to_be_bytes();
-            datagram.splice(0..0, [a, b, c, d]);
-        }
-        self.sending.push((local, remote, datagram));
+        self.sending.push((local, remote, in_channel(channel, datagram)));
     }
 
     fn lane(&mut self, index: LinkIndex, lane: u8) -> &mut InstallLane {
@@ -294,6 +294,12 @@ impl Machine {
         });
         reasons.collect()
     }
+}
+
+fn in_channel(channel: Option<u16>, datagram: Vec<u8>) -> Vec<u8> {
+    let Some(channel) = channel else { return datagram };
+    let len = (datagram.len() as u16).to_be_bytes();
+    [&channel.to_be_bytes()[..], &len, &datagram].concat()
 }
 
 fn seal(lane: &mut InstallLane, kind: Kind, payload: &[u8]) -> Vec<u8> {
