@@ -12,8 +12,8 @@
 //!   3 bye            reason, UTF-8, at most 200 bytes: the link is closed
 //!   4 rehandshake    nothing: the server asks the client for new keys
 //!   9 lanes          count u8, then for lane 1 to count: port for IPv4 u16, for IPv6 u16
-//!  10 relays         count u8, then for lane 1 to count an address of the sender's at a relay: family
-//!                    u8 (0 none, and no more of it; 4, 6), port u16, 4 or 16 bytes
+//!  10 relays         count u8, then for lane 1 to count an address of the sender's at a relay:
+//!                    family u8 (0 none, and no more of it; 4, 6), port u16, 4 or 16 bytes
 //!  16 words          at most 480 bytes, from controller to controller
 //! ```
 //! Big endian. What follows the body is ignored, and so are other types: room for later versions,
