@@ -27,7 +27,12 @@ pub(crate) enum From {
     /// A Debian package.
     Debian(&'static str),
     /// A crate in the registry.
-    Crate(&'static str),
+    Crate {
+        /// Its name.
+        name: &'static str,
+        /// Debian packages that it takes to build it.
+        packages: &'static [&'static str],
+    },
 }
 
 impl Need {
@@ -38,7 +43,23 @@ impl Need {
 
     /// A program of a crate.
     pub(crate) const fn of_crate(program: &'static str, name: &'static str) -> Self {
-        Self { program, from: From::Crate(name) }
+        Self { program, from: From::Crate { name, packages: &[] } }
+    }
+
+    /// The same of one that takes these Debian packages to build.
+    pub(crate) const fn built_with(self, packages: &'static [&'static str]) -> Self {
+        match self.from {
+            From::Crate { name, .. } => Self { from: From::Crate { name, packages }, ..self },
+            From::Debian(_) => self,
+        }
+    }
+
+    /// Debian packages that are to be there first.
+    fn packages(&self) -> Vec<&'static str> {
+        match self.from {
+            From::Debian(package) => vec![package],
+            From::Crate { packages, .. } => packages.to_vec(),
+        }
     }
 }
 
@@ -58,16 +79,17 @@ pub(crate) fn install(needs: &[Need]) -> Vec<(Need, String)> {
         needs.iter().copied().filter(|need| find(need.program).is_none()).collect();
     let mut packages: Vec<Tool> = Vec::new();
     for need in &missing {
-        if let From::Debian(package) = need.from
-            && packages.iter().all(|tool| tool.package != package)
-        {
-            packages.push(Tool { program: need.program, package });
+        for package in need.packages() {
+            if packages.iter().all(|tool| tool.package != package) {
+                packages.push(Tool { program: need.program, package });
+            }
         }
     }
     let debian = if packages.is_empty() { Ok(()) } else { install_debian(&packages) };
     let outcome = |need: Need| match need.from {
         From::Debian(_) => debian.as_ref().map_err(ToString::to_string).copied(),
-        From::Crate(name) => install_crate(name).map_err(|error| error.to_string()),
+        // Without what it is built with it may still be: cargo says.
+        From::Crate { name, .. } => install_crate(name).map_err(|error| error.to_string()),
     };
     missing.into_iter().filter_map(|need| outcome(need).err().map(|why| (need, why))).collect()
 }
@@ -79,8 +101,12 @@ pub(crate) fn hint(need: Need) -> String {
         From::Debian(package) => {
             format!("`{program}` is missing: apt-get install {package}, or --install-missing")
         }
-        From::Crate(name) => {
-            format!("`{program}` is missing: cargo install {name}, or --install-missing")
+        From::Crate { name, packages } => {
+            let first = match packages {
+                [] => String::new(),
+                packages => format!("apt-get install {}, ", packages.join(" ")),
+            };
+            format!("`{program}` is missing: {first}cargo install {name}, or --install-missing")
         }
     }
 }

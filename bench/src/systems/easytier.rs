@@ -9,7 +9,8 @@ use crate::process::Process;
 use crate::stage::{INNER, OUTER, Stage, socket};
 use crate::tunnel::Tunnel;
 
-pub(super) const NEEDS: &[Need] = &[Need::of_crate("easytier-core", "easytier")];
+pub(super) const NEEDS: &[Need] = &[Need::of_crate("easytier-core", "easytier")
+    .built_with(&["protobuf-compiler", "libprotobuf-dev"])];
 
 const PORT: u16 = 11010;
 
