@@ -1,6 +1,7 @@
 //! What is measured: one module for each measurement, and the figures that come out of them.
 
 mod idle;
+mod loss;
 mod packets;
 mod peers;
 mod round_trip;
@@ -41,6 +42,8 @@ pub(crate) enum Measurement {
     Rtt,
     /// The same while one TCP stream fills the link.
     RttLoad,
+    /// Datagrams lost and overtaken at 80 % of the highest rate.
+    Loss,
     /// Peak memory of the programs, after all of the above.
     Memory,
     /// CPU of a linked node that carries nothing; once, on the first underlay.
@@ -75,6 +78,18 @@ pub(crate) enum Figure {
     LoadP50,
     /// 99th percentile of the round trip under load.
     LoadP99,
+    /// Gbit/s of the largest UDP datagrams that arrive under a flood.
+    StreamPeak,
+    /// The rate at which losses were looked for, of that.
+    StreamShare,
+    /// Millions of datagrams sent at that rate.
+    StreamSent,
+    /// Those of a million that did not arrive.
+    Lost,
+    /// Those of a million that did, and did not fit the receiving program's own queue.
+    LostByProgram,
+    /// Those of a million that came after a later one.
+    Reordered,
     /// CPU of the VPN's programs at both ends for one GiB of TCP payload.
     CpuVpn,
     /// CPU of the whole machine for the same.
@@ -117,6 +132,12 @@ impl Figure {
             Self::RttP99 => "RTT idle, p99",
             Self::LoadP50 => "RTT loaded, p50",
             Self::LoadP99 => "RTT loaded, p99",
+            Self::StreamPeak => "UDP, full size",
+            Self::StreamShare => "rate for losses",
+            Self::StreamSent => "datagrams sent",
+            Self::Lost => "lost",
+            Self::LostByProgram => "lost by the program",
+            Self::Reordered => "reordered",
             Self::CpuVpn => "VPN CPU",
             Self::CpuMachine => "machine CPU",
             Self::CpuVpn8 => "VPN CPU, 8 streams",
@@ -141,9 +162,13 @@ impl Figure {
             | Self::Tcp4
             | Self::Tcp4Reverse
             | Self::Tcp8
+            | Self::StreamPeak
             | Self::PeersOne
             | Self::PeersAll => "Gbit/s",
             Self::PeersShare => "%",
+            Self::StreamShare => "% of peak",
+            Self::StreamSent => "million",
+            Self::Lost | Self::LostByProgram | Self::Reordered => "of a million",
             Self::BusiestWorker => "% of all",
             Self::Packets => "k/s",
             Self::RttP50 | Self::RttP99 | Self::LoadP50 | Self::LoadP99 => "µs",
@@ -168,6 +193,9 @@ impl Figure {
                 | Self::Tcp4Reverse
                 | Self::Tcp8
                 | Self::Packets
+                | Self::StreamPeak
+                | Self::StreamSent
+                | Self::StreamShare
                 | Self::PeersOne
                 | Self::PeersAll
                 | Self::PeersShare
@@ -201,6 +229,7 @@ pub(crate) fn measure(
         Measurement::Packets => packets::measure(stage, tunnel, seconds),
         Measurement::Rtt => round_trip::idle(stage, tunnel, seconds),
         Measurement::RttLoad => round_trip::loaded(stage, tunnel, seconds),
+        Measurement::Loss => loss::measure(stage, tunnel, seconds),
         Measurement::Memory => memory(tunnel),
         Measurement::Idle => idle::measure(stage, tunnel),
     }

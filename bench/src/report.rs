@@ -32,6 +32,17 @@ const GROUPS: &[(&str, &[Figure])] = &[
         &[Figure::Packets, Figure::RttP50, Figure::RttP99, Figure::LoadP50, Figure::LoadP99],
     ),
     (
+        "Losses",
+        &[
+            Figure::StreamPeak,
+            Figure::StreamShare,
+            Figure::StreamSent,
+            Figure::Lost,
+            Figure::LostByProgram,
+            Figure::Reordered,
+        ],
+    ),
+    (
         "Cost",
         &[
             Figure::CpuVpn,

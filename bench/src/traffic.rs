@@ -1,12 +1,15 @@
-//! Small UDP packets: a source that floods, a sink that counts, a ping and its echo.
+//! UDP traffic: a source that floods with small packets and a sink that counts them, a ping and its
+//! echo, a stream of large numbered datagrams and a count of what came of it.
 //!
 //! They are subcommands, because each runs as a process of its own at one end; they are of use by
 //! hand too. Results are one line of JSON.
 
+mod count;
 mod echo;
 mod ping;
 mod sink;
 mod source;
+mod stream;
 
 use std::net::SocketAddr;
 
@@ -17,11 +20,19 @@ use serde::de::DeserializeOwned;
 use crate::error::BenchError;
 use crate::stop::Stop;
 
+pub(crate) use count::Counted;
 pub(crate) use ping::RoundTrips;
 pub(crate) use sink::Received;
+pub(crate) use stream::Streamed;
 
-/// Bytes of UDP payload in a packet.
+/// Bytes of UDP payload in a small packet.
 const PAYLOAD_LEN: usize = 64;
+/// Bytes of the largest payload.
+const PACKET_MAX: usize = 1 << 16;
+/// Bytes of the number that a numbered datagram begins with, in network order.
+const NUMBER_LEN: usize = 8;
+/// The number of a datagram that ends a stream.
+const THE_END: u64 = u64::MAX;
 
 /// A traffic tool.
 #[derive(Debug, Subcommand)]
@@ -66,6 +77,30 @@ pub(crate) enum Tool {
         #[arg(long, value_name = "US", default_value_t = 0)]
         pause_us: u64,
     },
+    /// Stream numbered datagrams as large as the path takes.
+    #[command(name = "udp-stream")]
+    Stream {
+        /// Where to.
+        #[arg(long, value_name = "ADDR")]
+        to: SocketAddr,
+        /// Datagrams per second; without it, as fast as they go.
+        #[arg(long, value_name = "N")]
+        rate: Option<f64>,
+        /// Most datagrams.
+        #[arg(long, value_name = "N", default_value_t = u64::MAX)]
+        datagrams: u64,
+        /// For how long, at most.
+        #[arg(long, value_name = "S", default_value_t = 5)]
+        seconds: u32,
+    },
+    /// Count what comes of a stream until it ends: what was overtaken, and what came too fast for
+    /// this program.
+    #[command(name = "udp-count")]
+    Count {
+        /// On which port.
+        #[arg(long, value_name = "PORT")]
+        port: u16,
+    },
 }
 
 /// Runs a tool to its end.
@@ -75,6 +110,11 @@ pub(crate) fn run(tool: &Tool, stop: &Stop) -> Result<(), BenchError> {
         Tool::Sink { port, seconds } => print(&sink::run(port, seconds, stop)?),
         Tool::Echo { port } => echo::run(port, stop),
         Tool::Ping { to, seconds, pause_us } => print(&ping::run(to, seconds, pause_us, stop)?),
+        Tool::Stream { to, rate, datagrams, seconds } => {
+            let plan = stream::Plan { rate, datagrams, seconds };
+            print(&stream::run(to, plan, stop)?)
+        }
+        Tool::Count { port } => print(&count::run(port, stop)?),
     }
 }
 

@@ -77,7 +77,7 @@ fn parse_page(path: &Path) {
 #[test]
 fn a_short_run_measures_ours_beside_the_cable() {
     let folder = Folder::new("run");
-    let figures = "start,tcp1,packets,rtt,rtt-load,memory";
+    let figures = "start,tcp1,packets,rtt,rtt-load,loss,memory";
     let child = start(
         &folder,
         &[
@@ -107,6 +107,8 @@ fn a_short_run_measures_ours_beside_the_cable() {
         ("ipop", "rtt-p50"),
         ("ipop", "load-p99"),
         ("ipop", "cpu-vpn"),
+        ("ipop", "stream-peak"),
+        ("ipop", "stream-sent"),
         ("ipop", "memory"),
         ("ipop", "start"),
     ] {

@@ -4,10 +4,9 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use super::PACKET_MAX;
 use crate::error::BenchError;
 use crate::stop::Stop;
-
-const PACKET_MAX: usize = 1 << 16;
 
 /// Until somebody wants the end.
 pub(super) fn run(port: u16, stop: &Stop) -> Result<(), BenchError> {
