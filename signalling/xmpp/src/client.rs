@@ -11,6 +11,7 @@ use aws_lc_rs::rand;
 use ipop_signal::{Action, FatalCause, Happening};
 use jid::BareJid;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -134,6 +135,8 @@ struct Task<'a> {
     offers: watch::Sender<Option<Offer>>,
     /// Since when we are in the room, on this stream.
     settled: Option<Instant>,
+    /// Where the last connection led that did not lead into the room.
+    reached: Option<SocketAddr>,
 }
 
 async fn run(
@@ -152,6 +155,7 @@ async fn run(
         expected: config.expected.clone(),
         offers,
         settled: None,
+        reached: None,
         config: &config,
     };
     task.run().await
@@ -168,8 +172,11 @@ impl Task<'_> {
             tracing::info!(%reason, "signalling is away");
             self.input(Input::Disconnected { reason });
             self.tell(None).await?;
-            if self.settled.take().is_some_and(|since| since.elapsed() >= STABLE) {
-                self.backoff.reset();
+            if let Some(since) = self.settled.take() {
+                self.reached = None;
+                if since.elapsed() >= STABLE {
+                    self.backoff.reset();
+                }
             }
             let pause = self.backoff.pause(Instant::now());
             self.meanwhile(sleep(pause)).await?;
@@ -180,8 +187,11 @@ impl Task<'_> {
     async fn attempt(&mut self) -> Result<std::convert::Infallible, End> {
         let (config, account) = (self.config, self.account.clone());
         let late = |_| Failure::retry("the server takes too long to log us in");
-        let connect = timeout(LOGIN_TIMEOUT, login::connect(config, &account));
-        let stream = self.meanwhile(connect).await?.map_err(late)??;
+        let mut reached = self.reached;
+        let connect = timeout(LOGIN_TIMEOUT, login::connect(config, &account, &mut reached));
+        let connected = self.meanwhile(connect).await;
+        self.reached = reached;
+        let stream = connected?.map_err(late)??;
         // A login that fails may have failed by what was expected.
         let expected = self.expected.take();
         let login = login::log_in(stream, config, &account, expected.as_ref());

@@ -2,8 +2,10 @@
 //!
 //! 1. The configuration names servers, or SRV records do (RFC 6120 section 3.2.1, XEP-0368), or
 //!    the domain itself at port 5222.
-//! 2. Each target's addresses are tried in turn, the families alternating, a quarter of a second
-//!    apart (RFC 8305 in its simplest form); all at once where the configuration names several.
+//! 2. All targets are looked up at once, and their addresses tried in turn, the families
+//!    alternating, a quarter of a second apart (RFC 8305 in its simplest form); all at once where
+//!    the configuration names several. An address that took a connection and led nowhere comes
+//!    last the next time.
 
 use crate::config::{Config, Security, ServerAddress};
 use crate::failure::Failure;
@@ -14,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Between the starts of two attempts.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -22,54 +24,107 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For SRV records; without an answer by then, the domain itself is tried.
 const SRV_TIMEOUT: Duration = Duration::from_secs(3);
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the addresses of a target: the system's resolver asks twice meanwhile.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
+/// For the other targets' addresses, once those of one are known.
+const LOOKUP_GRACE: Duration = Duration::from_secs(1);
 const ADDRESSES_MAX: usize = 16;
 
-/// Opens a connection to the server of a domain.
-pub(crate) async fn dial(config: &Config, domain: &str) -> Result<(TcpStream, Security), Failure> {
-    match config.servers.as_slice() {
-        [] => reach(targets_of(domain).await?).await,
-        [server] => reach(vec![server.clone()]).await,
-        servers => reach_any(servers).await,
-    }
+/// Opens a connection to the server of a domain. `reached`: the address that the last connection
+/// led to, if that was of no use; then the one that this one leads to.
+pub(crate) async fn dial(
+    config: &Config,
+    domain: &str,
+    reached: &mut Option<SocketAddr>,
+) -> Result<(TcpStream, Security), Failure> {
+    let last = *reached;
+    let connected = match config.servers.as_slice() {
+        [] => reach(targets_of(domain).await?, last).await,
+        [server] => reach(vec![server.clone()], last).await,
+        servers => reach_any(servers, last).await,
+    }?;
+    *reached = connected.0.peer_addr().ok();
+    Ok(connected)
 }
 
 /// Which of several places is right is nobody's guess, so none gets a head start.
-async fn reach_any(servers: &[ServerAddress]) -> Result<(TcpStream, Security), Failure> {
+async fn reach_any(
+    servers: &[ServerAddress],
+    last: Option<SocketAddr>,
+) -> Result<(TcpStream, Security), Failure> {
     let mut attempts: JoinSet<_> =
-        servers.iter().map(|server| reach(vec![server.clone()])).collect();
-    let mut last = Failure::retry("no server is configured");
+        servers.iter().map(|server| reach(vec![server.clone()], last)).collect();
+    let mut failed = Failure::retry("no server is configured");
     while let Some(done) = attempts.join_next().await {
         match done {
             Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(failure)) => last = failure,
+            Ok(Err(failure)) => failed = failure,
             Err(_) => {}
         }
     }
-    Err(last)
+    Err(failed)
 }
 
 /// Looks the targets up and connects to the first that answers.
-async fn reach(targets: Vec<ServerAddress>) -> Result<(TcpStream, Security), Failure> {
-    let mut addresses = Vec::new();
-    let mut faults = Vec::new();
-    for target in targets {
-        match addresses_of(&target).await {
-            Ok(found) => addresses.extend(found.into_iter().map(|at| (at, target.security))),
-            Err(fault) => faults.push(fault),
-        }
-    }
-    addresses.truncate(ADDRESSES_MAX);
+async fn reach(
+    targets: Vec<ServerAddress>,
+    last: Option<SocketAddr>,
+) -> Result<(TcpStream, Security), Failure> {
+    let (mut addresses, faults) = look_up(targets).await;
     if addresses.is_empty() {
         return Err(Failure::retry(faults.join("; ")));
     }
-    connect_first(addresses).await
+    addresses.sort_by_key(|(address, _)| Some(*address) == last);
+    addresses.truncate(ADDRESSES_MAX);
+    connect_first(addresses, last).await
+}
+
+/// The addresses of all targets, in the targets' order, and why some have none.
+async fn look_up(targets: Vec<ServerAddress>) -> (Vec<(SocketAddr, Security)>, Vec<String>) {
+    let mut lookups = JoinSet::new();
+    for (order, target) in targets.into_iter().enumerate() {
+        lookups.spawn(async move { (order, target.security, addresses_of(&target).await) });
+    }
+    let (mut found, mut faults) = (Vec::new(), Vec::new());
+    let mut end = None;
+    loop {
+        let done = tokio::select! {
+            done = lookups.join_next() => done,
+            () = until(end) => None,
+        };
+        match done {
+            Some(Ok((order, security, Ok(addresses)))) => {
+                found.push((order, security, addresses));
+                end.get_or_insert_with(|| Instant::now() + LOOKUP_GRACE);
+            }
+            Some(Ok((.., Err(fault)))) => faults.push(fault),
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    found.sort_by_key(|(order, ..)| *order);
+    let addresses = found.into_iter().flat_map(|(_, security, addresses)| {
+        addresses.into_iter().map(move |address| (address, security))
+    });
+    (addresses.collect(), faults)
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tries all, the next one when the last has failed or has had its head start.
 async fn connect_first(
     addresses: Vec<(SocketAddr, Security)>,
+    last: Option<SocketAddr>,
 ) -> Result<(TcpStream, Security), Failure> {
+    // Others may be tried beside these.
+    if addresses.first().is_some_and(|(address, _)| Some(*address) == last) {
+        sleep(ATTEMPT_DELAY).await;
+    }
     let mut faults = Vec::new();
     let mut attempts = JoinSet::new();
     let mut waiting = addresses.into_iter();
@@ -190,5 +245,42 @@ mod tests {
         let expected = read(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]);
         assert_eq!(alternate(given), expected);
         assert_eq!(alternate(Vec::new()), Vec::new());
+    }
+
+    /// Two places that take every connection; whichever led nowhere is left for the other.
+    #[tokio::test]
+    async fn an_address_that_led_nowhere_comes_last() {
+        let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+        let server = |host: &str| format!("{host}:{port}").parse::<ServerAddress>().unwrap();
+        let targets = vec![server("127.0.0.1"), server("127.0.0.2")];
+        let mut last = None;
+        for expected in [&first, &second, &first] {
+            let expected = expected.local_addr().unwrap();
+            let (stream, _) = reach(targets.clone(), last).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), expected, "after {last:?}");
+            last = Some(expected);
+            let mut config = Config::new("a@b", "c", "d@e");
+            config.servers.clone_from(&targets);
+            let mut reached = last;
+            dial(&config, "b", &mut reached).await.unwrap();
+            assert_ne!(reached, last, "one of several servers");
+        }
+    }
+
+    /// A target without an address costs the others nothing.
+    #[tokio::test]
+    async fn targets_keep_their_order_and_those_without_an_address_are_left_out() {
+        let server = |host: &str| ServerAddress {
+            host: host.to_owned(),
+            port: 5222,
+            security: Security::StartTls,
+        };
+        let targets = ["192.0.2.2", "no\0name", "192.0.2.1"].map(server).to_vec();
+        let (addresses, faults) = look_up(targets).await;
+        let addresses: Vec<_> = addresses.iter().map(|(at, _)| at.ip().to_string()).collect();
+        assert_eq!(addresses, ["192.0.2.2", "192.0.2.1"]);
+        assert!(faults[0].contains("no address for"), "{faults:?}");
     }
 }

@@ -29,6 +29,7 @@ use ipop_jingle::stanza::{Iq, IqBody};
 use ipop_signal::FatalCause;
 use minidom::Element;
 use minidom::rxml::{Namespace, xml_ncname};
+use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -37,9 +38,13 @@ pub(crate) type Stream = XmlStream<TlsStream<TcpStream>>;
 
 const BIND_ID: &str = "bind";
 
-/// Connects and encrypts.
-pub(crate) async fn connect(config: &Config, account: &Account) -> Result<Stream, Failure> {
-    let (tcp, security) = dial(config, &account.ascii_domain).await?;
+/// Connects and encrypts. `reached`: as [`dial`] has it.
+pub(crate) async fn connect(
+    config: &Config,
+    account: &Account,
+    reached: &mut Option<SocketAddr>,
+) -> Result<Stream, Failure> {
+    let (tcp, security) = dial(config, &account.ascii_domain, reached).await?;
     let connector = tls::connector(&config.trust, security == Security::DirectTls)?;
     let tcp = match security {
         Security::DirectTls => tcp,
