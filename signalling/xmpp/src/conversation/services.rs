@@ -64,8 +64,10 @@ impl Services {
         let answer = answer.and_then(services::parse);
         match (purpose, answer) {
             (Purpose::Services, Some(found)) => {
-                self.servers = found.servers;
+                let known = std::mem::replace(&mut self.servers, found.servers).turn;
                 for server in found.locked {
+                    // The credentials that were known hold until others come.
+                    self.servers.turn.extend(known.iter().find(|k| is_same(k, &server)).cloned());
                     let query = services::emit_credentials(&server);
                     wishes.get(&self.domain, query, Purpose::Credentials(server));
                 }
@@ -75,11 +77,10 @@ impl Services {
                 self.refresh = Some(wishes.now + REFRESH_AFTER_REFUSAL);
             }
             (Purpose::Credentials(asked), Some(found)) => {
-                self.servers.turn.extend(found.servers.turn.into_iter().map(|keyed| TurnServer {
-                    at: asked.at.clone(),
-                    transport: asked.transport,
-                    ..keyed
-                }));
+                for keyed in found.servers.turn {
+                    let (at, transport) = (asked.at.clone(), asked.transport);
+                    self.put(TurnServer { at, transport, ..keyed });
+                }
                 self.schedule(wishes.now);
             }
             _ => {}
@@ -87,6 +88,14 @@ impl Services {
         if self.told.as_ref() != Some(&self.servers) {
             self.told = Some(self.servers.clone());
             wishes.happen(Happening::IceServers(self.servers.clone()));
+        }
+    }
+
+    /// Puts a server in its own place, if it is there already.
+    fn put(&mut self, server: TurnServer) {
+        match self.servers.turn.iter_mut().find(|known| is_same(known, &server)) {
+            Some(known) => *known = server,
+            None => self.servers.turn.push(server),
         }
     }
 
@@ -98,4 +107,9 @@ impl Services {
         let pause = life.map_or(REFRESH_MAX, |life| (life / 2).clamp(REFRESH_MIN, REFRESH_MAX));
         self.refresh = Some(now + pause);
     }
+}
+
+/// Whether it is the same server, whoever we are there.
+fn is_same(one: &TurnServer, other: &TurnServer) -> bool {
+    (&one.at, one.transport) == (&other.at, other.transport)
 }

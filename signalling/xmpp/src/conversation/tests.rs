@@ -556,6 +556,16 @@ fn credentials_that_are_kept_apart_are_asked_for() {
     let heard = table.heard();
     let [Happening::IceServers(servers)] = &heard[..] else { panic!("{heard:?}") };
     assert_eq!((servers.turn[0].username.as_str(), servers.turn[0].at.port), ("u", 3478));
+    // Asked for again, the relay stays with what is known until other credentials come.
+    table.input(Input::Connected);
+    let query = table.last_sent("services");
+    table.answer(&query, &services("<service type='turn' host='192.0.2.1' restricted='1'/>"));
+    assert_eq!(table.heard(), []);
+    let query = table.last_sent("credentials");
+    table.answer(&query, &answer.replace("'p'", "'q'"));
+    let heard = table.heard();
+    let [Happening::IceServers(servers)] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!((servers.turn.len(), servers.turn[0].password.as_str()), (1, "q"));
 }
 
 #[test]
