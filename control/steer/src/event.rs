@@ -73,6 +73,9 @@ pub enum Event {
         /// Events since the last that was delivered.
         count: u64,
     },
+    /// This machine has other addresses or routes than before. Said every two seconds at most.
+    /// Tag 10.
+    NetworkMoved,
     /// The controller of a peer says something. Tag 20.
     Said {
         /// Whose: the link's keys prove it.
@@ -209,6 +212,7 @@ impl Event {
                 to.u8(9);
                 to.u64(*count);
             }
+            Self::NetworkMoved => to.u8(10),
             Self::Said { peer, words } => {
                 to.u8(20);
                 peer.put(to);
@@ -245,6 +249,7 @@ impl Event {
                 text: from.text(TEXT_LEN_MAX)?,
             },
             9 => Self::Lost { count: from.u64()? },
+            10 => Self::NetworkMoved,
             20 => Self::Said { peer: Fingerprint::take(from)?, words: from.blob(WORDS_LEN_MAX)? },
             code => return Err(DecodeError::UnknownCode { what: "event", code }),
         })

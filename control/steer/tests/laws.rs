@@ -145,6 +145,7 @@ fn event() -> impl Strategy<Value = Event> {
         (any::<u64>(), one_of(RefusalReason::ALL), readable())
             .prop_map(|(sequence, reason, text)| Event::Refused { sequence, reason, text }),
         any::<u64>().prop_map(|count| Event::Lost { count }),
+        Just(Event::NetworkMoved),
         (fingerprint(), vec(any::<u8>(), 0..=WORDS_LEN_MAX))
             .prop_map(|(peer, words)| Event::Said { peer, words }),
     ]
@@ -450,7 +451,7 @@ fn bytes_of_a_request_are_pinned() {
     pinned.extend([0xaa; 32]);
     pinned.extend([4, 10, 77, 0, 0, 24]);
     assert_eq!(record, pinned);
-    assert_eq!(WORDS_VERSION, 3);
+    assert_eq!(WORDS_VERSION, 4);
 }
 
 #[test]

@@ -41,6 +41,8 @@ const REPORT_PAUSE: Duration = Duration::from_millis(500);
 /// when it does, which it might fail to.
 const HOSTS_PAUSE: Duration = Duration::from_secs(2);
 const HOSTS_PAUSE_WATCHED: Duration = Duration::from_secs(30);
+/// From one word to the controller that the network has moved to the next.
+const MOVES_PAUSE: Duration = Duration::from_secs(2);
 /// When a new route is announced to the host once more: for a second after a change the kernel
 /// believes nobody who says that an address has moved.
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(1500);
@@ -103,6 +105,9 @@ pub(crate) struct Agent {
     spares: Spares,
     next_report: Instant,
     next_hosts: Instant,
+    /// The network has moved and the controller does not know, and when it may be told.
+    has_moved: bool,
+    next_moved: Instant,
     /// Workers that have ended.
     ended_count: usize,
     /// Why one did, unless it was told to.
@@ -124,6 +129,8 @@ impl Agent {
             spares: Spares::default(),
             next_report: now,
             next_hosts: now,
+            has_moved: false,
+            next_moved: now,
             ended_count: 0,
             failure: None,
         }
@@ -165,7 +172,9 @@ impl Agent {
         if change.is_some_and(|change| change.addresses) {
             self.parts.node.note_routes_changed(now);
             self.parts.mappings.look_again();
+            self.has_moved = true;
         }
+        self.tell_of_moves(now);
         if let Some(mapping) = self.parts.mappings.take() {
             self.parts.node.set_mapping(now, mapping);
         }
@@ -337,6 +346,15 @@ impl Agent {
             let gone: Vec<_> = self.hosts.difference(&hosts).map(|host| host.ip()).collect();
             self.bridges.note_gone(&gone);
             self.hosts = hosts;
+            self.has_moved = true;
+        }
+    }
+
+    /// Changes come in bursts; the controller hears of the first at once, and of the last.
+    fn tell_of_moves(&mut self, now: Instant) {
+        if self.has_moved && self.next_moved <= now {
+            (self.has_moved, self.next_moved) = (false, now + MOVES_PAUSE);
+            self.publish(&Event::NetworkMoved);
         }
     }
 

@@ -13,9 +13,10 @@ use jid::BareJid;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{sleep_until, timeout};
 
 /// Actions that may wait for the task; more are refused.
 const ACTIONS_MAX: usize = 1024;
@@ -36,7 +37,10 @@ pub struct Client;
 /// Where a controller says its [`Action`]s. When the last one is dropped the client leaves the room
 /// and ends.
 #[derive(Clone, Debug)]
-pub struct ActionSender(mpsc::Sender<Action>);
+pub struct ActionSender {
+    actions: mpsc::Sender<Action>,
+    moves: Arc<Notify>,
+}
 
 /// Where a controller hears [`Happening`]s.
 #[derive(Debug)]
@@ -69,14 +73,16 @@ impl Client {
         let (action_sender, actions) = mpsc::channel(ACTIONS_MAX);
         let (happenings, happening_receiver) = mpsc::channel(HAPPENINGS_MAX);
         let (offers, offer) = watch::channel(None);
+        let moves = Arc::<Notify>::default();
+        let heard = moves.clone();
         tokio::spawn(async move {
-            let ended = run(config, actions, &happenings, offers).await;
+            let ended = run(config, actions, &happenings, offers, heard).await;
             if let Err(End::Failed(Failure::Fatal { cause, text })) = ended {
                 let _ = happenings.send(Happening::Fatal { cause, text }).await;
             }
         });
         let receiver = HappeningReceiver { happenings: happening_receiver, offer };
-        (ActionSender(action_sender), receiver)
+        (ActionSender { actions: action_sender, moves }, receiver)
     }
 }
 
@@ -86,10 +92,16 @@ impl ActionSender {
     /// # Errors
     /// [`SendError`], when the client is too far behind or has ended.
     pub fn send(&self, action: Action) -> Result<(), SendError> {
-        self.0.try_send(action).map_err(|error| match error {
+        self.actions.try_send(action).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Full,
             mpsc::error::TrySendError::Closed(_) => SendError::Ended,
         })
+    }
+
+    /// This machine has other addresses or routes than before: a connection that stands is put to
+    /// the test, and without one the next attempt comes at once.
+    pub fn network_moved(&self) {
+        self.moves.notify_one();
     }
 }
 
@@ -128,6 +140,8 @@ struct Task<'a> {
     account: Account,
     conversation: Conversation,
     actions: mpsc::Receiver<Action>,
+    /// Notified when the network has moved.
+    moves: Arc<Notify>,
     happenings: &'a mpsc::Sender<Happening>,
     backoff: Backoff,
     /// What the server will offer, as far as anybody knows, and who is told.
@@ -144,6 +158,7 @@ async fn run(
     actions: mpsc::Receiver<Action>,
     happenings: &mpsc::Sender<Happening>,
     offers: watch::Sender<Option<Offer>>,
+    moves: Arc<Notify>,
 ) -> Result<(), End> {
     let settings = settings(&config)?;
     let task = Task {
@@ -151,6 +166,7 @@ async fn run(
         backoff: Backoff::hopeful(RETRY_FIRST, RETRY_LONGEST, settings.seed),
         conversation: Conversation::new(settings, Instant::now()),
         actions,
+        moves,
         happenings,
         expected: config.expected.clone(),
         offers,
@@ -179,7 +195,10 @@ impl Task<'_> {
                 }
             }
             let pause = self.backoff.pause(Instant::now());
-            self.meanwhile(sleep(pause)).await?;
+            let moves = self.moves.clone();
+            if self.meanwhile(timeout(pause, moves.notified())).await?.is_ok() {
+                self.backoff.reset();
+            }
         }
     }
 
@@ -208,6 +227,7 @@ impl Task<'_> {
 
     /// Stanzas, actions and timers, until something ends it.
     async fn converse(&mut self, mut stream: Stream) -> Result<std::convert::Infallible, End> {
+        let moves = self.moves.clone();
         loop {
             let timer = self.conversation.poll_timeout().map(|(at, _)| at);
             let input = tokio::select! {
@@ -223,6 +243,12 @@ impl Task<'_> {
                     None => return Err(self.farewell(stream).await),
                 },
                 () = self.happenings.closed() => return Err(self.farewell(stream).await),
+                () = moves.notified() => {
+                    if stream.io().get_ref().0.local_addr().is_ok_and(is_gone) {
+                        return Err(Failure::retry("this machine's address has changed").into());
+                    }
+                    Some(Input::NetworkMoved)
+                }
                 () = until(timer) => None,
             };
             match input {
@@ -292,6 +318,14 @@ impl Task<'_> {
         stream.close(CLOSE_PATIENCE).await;
         End::Stopped
     }
+}
+
+/// Whether this machine does not have the address any more.
+fn is_gone(address: SocketAddr) -> bool {
+    let mut any_port = address;
+    any_port.set_port(0);
+    let bound = std::net::UdpSocket::bind(any_port);
+    bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
 async fn until(at: Option<Instant>) {

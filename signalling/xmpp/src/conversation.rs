@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// Silence after which the server is asked whether it is there. With [`requests::ANSWER_TIMEOUT`]
 /// a dead server is noticed within 40 s.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long the answer to that may take where the network has moved: the connection is more likely
+/// to be dead than the server to be slow.
+const ANSWER_AFTER_MOVE: Duration = Duration::from_secs(5);
 
 /// What a conversation has to know beforehand.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub(crate) enum Input {
     Stanza(Element),
     /// A wish of the controller.
     Action(Action),
+    /// This machine has other addresses or routes.
+    NetworkMoved,
 }
 
 /// What a conversation wants.
@@ -169,6 +174,7 @@ impl Conversation {
                 room.announce(announcement, &mut wishes);
             }
             Input::Action(action) => self.on_session_action(now, action),
+            Input::NetworkMoved => self.on_network_moved(now),
         }
     }
 
@@ -244,6 +250,16 @@ impl Conversation {
         }
         let (room, mut wishes) = self.room_and_wishes(now);
         room.disconnected(reason, &mut wishes);
+    }
+
+    /// Who has moved may have left the connection behind: the server is asked whether it is there.
+    fn on_network_moved(&mut self, now: Instant) {
+        if !self.connected {
+            return;
+        }
+        let to = self.settings.domain.clone();
+        let id = self.requests.begin_within(now, &to, Purpose::Ping, ANSWER_AFTER_MOVE);
+        self.wishes(now).send(Iq::get(&to, id, stanza::emit_ping()).emit());
     }
 
     fn on_stanza(&mut self, now: Instant, element: &Element) {

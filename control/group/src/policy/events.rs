@@ -32,8 +32,11 @@ impl GroupVpn {
             // What was missed cannot be known: hear it all again.
             Event::Lost { .. } => self.command(Command::Snapshot),
             // All members are linked already, so there is nobody to ask for another address.
-            // Answers to requests are the controller's to log.
-            Event::NoRoute { .. } | Event::Done { .. } | Event::Refused { .. } => {}
+            // Answers to requests are the controller's to log; links follow moves by themselves.
+            Event::NoRoute { .. }
+            | Event::Done { .. }
+            | Event::Refused { .. }
+            | Event::NetworkMoved => {}
         }
     }
 

@@ -50,9 +50,20 @@ impl Requests {
 
     /// Notes a request and gives it an id.
     pub(crate) fn begin(&mut self, now: Instant, to: &str, purpose: Purpose) -> String {
+        self.begin_within(now, to, purpose, ANSWER_TIMEOUT)
+    }
+
+    /// As [`Self::begin`], of which the answer may take so long.
+    pub(crate) fn begin_within(
+        &mut self,
+        now: Instant,
+        to: &str,
+        purpose: Purpose,
+        patience: Duration,
+    ) -> String {
         self.count += 1;
         let id = format!("{:016x}-{}", self.salt, self.count);
-        let deadline = if self.waiting.len() < REQUESTS_MAX { now + ANSWER_TIMEOUT } else { now };
+        let deadline = if self.waiting.len() < REQUESTS_MAX { now + patience } else { now };
         let request = Request { id: id.clone(), to: to.to_owned(), purpose, deadline };
         self.waiting.insert(self.count, request);
         id

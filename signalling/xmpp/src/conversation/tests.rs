@@ -403,6 +403,25 @@ fn a_silent_server_is_noticed_within_a_minute() {
 }
 
 #[test]
+fn a_move_of_the_network_asks_the_server_at_once() {
+    let mut table = Table::inside(&[]);
+    table.wait(Duration::from_secs(3));
+    table.input(Input::NetworkMoved);
+    let ping = table.last_sent("ping");
+    table.answer(&ping, "");
+    table.wait(ANSWER_AFTER_MOVE);
+    assert!(table.others.is_empty());
+    table.input(Input::NetworkMoved);
+    table.wait(ANSWER_AFTER_MOVE);
+    assert_eq!(table.others, [Output::Dead]);
+    // Without a stream there is nobody to ask.
+    table.input(Input::Disconnected { reason: "moved".into() });
+    table.clear();
+    table.input(Input::NetworkMoved);
+    assert_eq!(table.count_sent("ping"), 0);
+}
+
+#[test]
 fn a_server_that_answers_is_left_alone() {
     let mut table = Table::inside(&[]);
     for _ in 0..20 {
