@@ -4,7 +4,8 @@
 //! attaches to the datapath's segment, asks for a snapshot, enters the room, and from then on
 //! carries words to and fro: events and happenings into the policy, commands and actions out of
 //! it. What it decides is the policy's (`ipop-group`); what it says on the wire is signalling's
-//! (`ipop-xmpp`).
+//! (`ipop-xmpp`). The names of STUN and TURN servers are looked up here, beside all that, and the
+//! policy hears addresses (`servers.rs`).
 //!
 //! Left out on purpose: packets, and any state on disk but what the policy remembers of its peers
 //! (`cache.rs`) and what makes the next start quick (`last_servers.rs`). Read
@@ -17,7 +18,10 @@ mod datapath;
 mod last_servers;
 mod network;
 mod runtime;
+mod servers;
+mod servers_file;
 mod settings;
+mod status;
 
 pub use runtime::{EXIT_FATAL, RunError, run};
 pub use settings::{
@@ -38,7 +42,7 @@ pub const SETTINGS_FILE: &str = "controller.json";
 
 /// The file in the run directory that lists the STUN and TURN servers in use, for `ipop netcheck`:
 /// `{"stun": ["ADDRESS:PORT"], "turn": [{"address", "transport", "name", "username",
-/// "password"}], "ca_file"}`.
+/// "password"}], "ca_file", "unresolved": [{"name", "text"}]}`.
 pub const SERVERS_FILE: &str = "servers.json";
 
 /// Fills `bytes` from the system's generator.

@@ -1,15 +1,13 @@
 //! Signalling as the controller sees it: the client's configuration, and names resolved.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipop_signal::{Host, HostPort, IceServers, Transport};
-use ipop_steer::TurnServer;
 use ipop_xmpp::{Config, InvalidPem, InvalidServerAddress, Security, ServerAddress};
 use tokio::net::lookup_host;
 
-use crate::settings::{Account, Endpoint, Relay, Settings, Trust, TurnTransport};
+use crate::settings::{Account, Settings, Trust};
 
 /// Settings that the signalling client cannot work with.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +51,10 @@ pub(crate) enum NetworkError {
     },
 }
 
-/// How long a name may take: without a network, a node that starts has its peers to find.
-const NAME_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a name may take: the system's resolver asks twice meanwhile.
+const NAME_PATIENCE: Duration = Duration::from_secs(6);
+/// What the library puts in front of the reason.
+const LOOK_UP_FAILED: &str = "failed to lookup address information: ";
 
 /// Looks for whatever can be seen to be wrong without asking anybody.
 ///
@@ -120,92 +120,14 @@ fn turn_roots(settings: &Settings) -> Result<(), NetworkError> {
     ipop_xmpp::Trust::from_pem(&pem).map(drop).map_err(|error| refused(error.to_string()))
 }
 
-/// The servers of the configuration, by address. A name that cannot be resolved is said and left
-/// out: the others may do.
-pub(crate) async fn resolve_configured(
-    stun: &[Endpoint],
-    turn: &[Relay],
-) -> (Vec<SocketAddr>, Vec<TurnServer>) {
-    let mut addresses = Vec::new();
-    for endpoint in stun {
-        addresses.extend(resolve(&endpoint.host, endpoint.port).await);
-    }
-    let mut relays = Vec::new();
-    for relay in turn {
-        let found = resolve(&relay.endpoint.host, relay.endpoint.port).await;
-        relays.extend(found.into_iter().map(|address| TurnServer {
-            address,
-            transport: to_steer(relay.transport),
-            name: relay.endpoint.host.clone(),
-            username: relay.username.clone(),
-            password: relay.password.clone(),
-        }));
-    }
-    (addresses, relays)
-}
-
-/// The servers that the network offers, by address; not those over DTLS.
-pub(crate) async fn resolve_offered(servers: IceServers) -> (Vec<SocketAddr>, Vec<TurnServer>) {
-    let mut stun = Vec::new();
-    for server in &servers.stun {
-        stun.extend(resolve_host(server).await);
-    }
-    let mut turn = Vec::new();
-    for server in &servers.turn {
-        let transport = match server.transport {
-            Transport::Udp => TurnTransport::Udp,
-            Transport::Tcp => TurnTransport::Tcp,
-            Transport::Tls => TurnTransport::Tls,
-            Transport::Dtls => continue,
-        };
-        let found = resolve_host(&server.at).await;
-        turn.extend(found.into_iter().map(|address| TurnServer {
-            address,
-            transport: to_steer(transport),
-            name: name_of(&server.at.host),
-            username: server.username.clone(),
-            password: server.password.clone(),
-        }));
-    }
-    (stun, turn)
-}
-
-fn to_steer(transport: TurnTransport) -> ipop_steer::TurnTransport {
-    match transport {
-        TurnTransport::Udp => ipop_steer::TurnTransport::Udp,
-        TurnTransport::Tcp => ipop_steer::TurnTransport::Tcp,
-        TurnTransport::Tls => ipop_steer::TurnTransport::Tls,
-    }
-}
-
-/// As a certificate would name it: an address without brackets.
-fn name_of(host: &Host) -> String {
-    match host {
-        Host::Address(address) => address.to_string(),
-        Host::Name(name) => name.clone(),
-    }
-}
-
-async fn resolve_host(at: &HostPort) -> Vec<SocketAddr> {
-    match &at.host {
-        Host::Address(address) => vec![SocketAddr::new(*address, at.port)],
-        Host::Name(name) => resolve(name, at.port).await,
-    }
-}
-
-async fn resolve(host: &str, port: u16) -> Vec<SocketAddr> {
-    let found = tokio::time::timeout(NAME_PATIENCE, lookup_host((host, port))).await;
-    match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
-        // One of each family will do: a name with many addresses is one server to us.
-        Ok(found) => {
-            let found: Vec<_> = found.collect();
-            let v4 = found.iter().find(|address| address.is_ipv4());
-            let v6 = found.iter().find(|address| address.is_ipv6());
-            v4.into_iter().chain(v6).copied().collect()
+/// The addresses of a name, or why there are none, for people.
+pub(crate) async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
+    match tokio::time::timeout(NAME_PATIENCE, lookup_host((name, 0))).await {
+        Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect()),
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            Err(text.strip_prefix(LOOK_UP_FAILED).unwrap_or(&text).to_owned())
         }
-        Err(error) => {
-            tracing::warn!("STUN/TURN server {host}: {error}");
-            Vec::new()
-        }
+        Err(_) => Err("DNS does not answer".to_owned()),
     }
 }

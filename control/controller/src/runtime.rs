@@ -1,16 +1,12 @@
 //! The controller's loop: words in, the policy, words out.
 
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipop_group::{GroupConfig, GroupVpn, Input, Notice, Output};
 use ipop_signal::{Action, FatalCause, Happening};
-use ipop_steer::{Command, Event, TurnServer};
+use ipop_steer::{Command, Event};
 use ipop_xmpp::{ActionSender, Client, HappeningReceiver, SendError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -18,9 +14,12 @@ use tokio::sync::mpsc;
 use crate::cache::Cache;
 use crate::datapath::{Datapath, DatapathError, Heard, segment_path, unix_ms};
 use crate::last_servers::LastServers;
-use crate::network::{NetworkError, config, resolve_configured, resolve_offered};
-use crate::settings::{Settings, TurnTransport};
-use crate::{SERVERS_FILE, SETTINGS_FILE, fill_random};
+use crate::network::{NetworkError, config, look_up};
+use crate::servers::{self, Resolved, Servers};
+use crate::servers_file::ServersFile;
+use crate::settings::Settings;
+use crate::status::Status;
+use crate::{SETTINGS_FILE, fill_random};
 
 /// Exit code of a controller that a new start would not mend.
 pub const EXIT_FATAL: i32 = 10;
@@ -32,6 +31,8 @@ const RING_PAUSE: Duration = Duration::from_millis(5);
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(400);
 /// Actions that wait while the signalling client is busy.
 const ACTIONS_MAX: usize = 4096;
+/// Answers to look-ups that wait for the loop; then the look-ups wait.
+const ANSWERS_MAX: usize = 16;
 
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
@@ -80,19 +81,18 @@ pub fn run(run_dir: &Path) -> Result<(), RunError> {
     let settings: Settings = serde_json::from_str(&text)
         .map_err(|error| RunError::Settings(format!("{}: {error}", path.display())))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut controller = Controller::start(settings, run_dir).await?;
         let result = controller.turn_until_stopped().await;
         controller.say_goodbye().await;
         result
-    })
+    });
+    // Look-ups under way may take the system's resolver long.
+    runtime.shutdown_background();
+    result
 }
 
-/// Servers by address, resolved beside the loop.
-type Servers = (Vec<SocketAddr>, Vec<TurnServer>);
-
 struct Controller {
-    run_dir: PathBuf,
     by_ticket: bool,
     policy: GroupVpn,
     datapath: Datapath,
@@ -102,21 +102,13 @@ struct Controller {
     happenings: HappeningReceiver,
     /// Actions that the client had no room for.
     waiting: VecDeque<Action>,
-    servers: (mpsc::Sender<Servers>, mpsc::Receiver<Servers>),
+    servers: Servers,
+    /// What look-ups found, which go on beside the loop.
+    answers: (mpsc::Sender<servers::Input>, mpsc::Receiver<servers::Input>),
+    servers_file: ServersFile,
     cache: Cache,
     last: LastServers,
     status: Status,
-}
-
-/// What observers see of the controller.
-struct Status {
-    row: ipop_shm::RowWriter,
-    signalling: String,
-    addresses: String,
-    /// Peers that were found without signalling.
-    regained: String,
-    account: String,
-    room: String,
 }
 
 impl Controller {
@@ -134,19 +126,15 @@ impl Controller {
         let segment = segment_path(run_dir);
         let attached = tokio::task::spawn_blocking(move || Datapath::attach(&segment)).await;
         let (datapath, note, events) = attached.map_err(std::io::Error::other)??;
-        let (stun, turn) = resolve_configured(&settings.stun, &settings.turn).await;
-        let mut likely = last.known.stun.clone();
-        likely.extend(&settings.likely_stun);
-        let mut policy = GroupVpn::new(GroupConfig {
+        let ca_file = settings.turn_ca_file.as_deref().map(text_of).unwrap_or_default();
+        let policy = GroupVpn::new(GroupConfig {
             name: settings.name.clone(),
             plan,
             mtu: settings.mtu,
-            stun,
-            turn,
-            ca_file: settings.turn_ca_file.as_deref().map(text_of).unwrap_or_default(),
+            ca_file,
         });
-        // Reflexive addresses take a round trip too, which goes with those of the login.
-        policy.handle_input(Instant::now(), Input::Servers { stun: likely, turn: Vec::new() });
+        let servers_file = ServersFile::of(run_dir);
+        let servers = servers_of(&settings, &last, servers_file.servers())?;
         let cache = Cache::at(&settings.memory);
         let (memory, complaint) = cache.read();
         if let Some(text) = complaint {
@@ -159,12 +147,13 @@ impl Controller {
             signalling: "connecting".to_owned(),
             addresses: String::new(),
             regained: String::new(),
+            unresolved: String::new(),
             account: settings.account.jid.clone(),
             room: settings.room.clone(),
         };
-        let (waiting, servers, actions) = (VecDeque::new(), mpsc::channel(4), Some(actions));
+        let (waiting, answers) = (VecDeque::new(), mpsc::channel(ANSWERS_MAX));
+        let actions = Some(actions);
         let mut controller = Self {
-            run_dir: run_dir.to_owned(),
             by_ticket: settings.by_ticket,
             policy,
             datapath,
@@ -173,11 +162,14 @@ impl Controller {
             happenings,
             waiting,
             servers,
+            answers,
+            servers_file,
             cache,
             last,
             status,
         };
         controller.refill()?;
+        controller.heed_servers();
         controller.obey()?;
         controller.status.show();
         Ok(controller)
@@ -195,23 +187,30 @@ impl Controller {
                 _ = heartbeat.tick() => {
                     self.datapath.beat();
                     self.keep_memory();
-                    self.last.keep();
+                    self.show_unresolved();
                 }
                 heard = self.events.recv() => self.on_heard(heard)?,
                 happening = self.happenings.recv() => self.on_happening(happening)?,
-                Some((stun, turn)) = self.servers.1.recv() => {
-                    self.last.known.stun.clone_from(&stun);
-                    self.policy.handle_input(Instant::now(), Input::Servers { stun, turn });
+                Some(answer) = self.answers.1.recv() => {
+                    self.servers.handle_input(Instant::now(), answer);
                 }
-                () = sleep_until(due) => self.policy.handle_timeout(Instant::now()),
+                () = sleep_until(due) => {
+                    self.policy.handle_timeout(Instant::now());
+                    self.servers.handle_timeout(Instant::now());
+                }
             }
             self.refill()?;
+            self.heed_servers();
             self.obey()?;
         }
     }
 
-    /// Writes what the policy remembers, if that is another than before.
+    /// Writes what is remembered of servers and peers, if that is another than before.
     fn keep_memory(&mut self) {
+        if let Some(stun) = self.servers.offered_stun() {
+            self.last.known.stun = stun;
+        }
+        self.last.keep();
         let Some(memory) = self.policy.memory_to_keep(Instant::now()) else { return };
         if let Some(text) = self.cache.write(memory) {
             tracing::warn!("{text}");
@@ -223,7 +222,8 @@ impl Controller {
     fn due(&self) -> Option<Instant> {
         let is_behind = self.datapath.is_behind() || !self.waiting.is_empty();
         let again = is_behind.then(|| Instant::now() + RING_PAUSE);
-        self.policy.poll_timeout().into_iter().chain(again).min()
+        let machines = [self.policy.poll_timeout(), self.servers.poll_timeout()];
+        machines.into_iter().flatten().chain(again).min()
     }
 
     fn on_heard(&mut self, heard: Option<Heard>) -> Result<(), RunError> {
@@ -234,6 +234,10 @@ impl Controller {
                 self.datapath.errors.observe(unix_ms(), &text);
             }
             Some(Heard::Event(event)) => {
+                if event == Event::NetworkMoved {
+                    self.servers.handle_input(Instant::now(), servers::Input::NetworkMoved);
+                    self.actions.iter().for_each(ActionSender::network_moved);
+                }
                 self.policy.handle_input(Instant::now(), Input::Event(event));
             }
             Some(Heard::Gone) | None => {
@@ -265,15 +269,45 @@ impl Controller {
                 self.datapath.errors.observe(unix_ms(), &format!("signalling is away: {reason}"));
             }
             Happening::IceServers(servers) => {
-                let (servers, sender) = (servers.clone(), self.servers.0.clone());
-                tokio::spawn(async move {
-                    let _ = sender.send(resolve_offered(servers).await).await;
-                });
+                let offer = servers::Input::Offered(servers.clone());
+                self.servers.handle_input(Instant::now(), offer);
             }
             _ => {}
         }
         self.policy.handle_input(Instant::now(), Input::Happening(happening));
         Ok(())
+    }
+
+    /// Does what the servers' machine wants.
+    fn heed_servers(&mut self) {
+        while let Some(output) = self.servers.poll_output() {
+            match output {
+                servers::Output::LookUp { name, number } => {
+                    let sender = self.answers.0.clone();
+                    tokio::spawn(async move {
+                        let result = look_up(&name).await;
+                        let _ = sender.send(servers::Input::Answer { name, number, result }).await;
+                    });
+                }
+                servers::Output::Use(Resolved { stun, turn }) => {
+                    self.policy.handle_input(Instant::now(), Input::Servers { stun, turn });
+                }
+                servers::Output::Failing { name, text } => {
+                    tracing::warn!("STUN/TURN server {name} does not resolve: {text}");
+                    self.show_unresolved();
+                }
+                servers::Output::Mended { name } => {
+                    tracing::info!("STUN/TURN server {name} resolves now");
+                    self.show_unresolved();
+                }
+            }
+        }
+    }
+
+    fn show_unresolved(&mut self) {
+        self.status.show_unresolved(Instant::now(), self.servers.unresolved());
+        self.servers_file.put_unresolved(self.servers.unresolved());
+        self.servers_file.keep();
     }
 
     fn refill(&mut self) -> Result<(), RunError> {
@@ -289,7 +323,8 @@ impl Controller {
             match output {
                 Output::Command(command) => {
                     if let Command::SetIceServers { stun, turn, ca_file } = &command {
-                        self.write_servers(stun, turn, ca_file);
+                        self.servers_file.put_servers(stun, turn, ca_file);
+                        self.servers_file.keep();
                     }
                     self.datapath.send(command)?;
                 }
@@ -310,35 +345,6 @@ impl Controller {
             }
         }
         Ok(())
-    }
-
-    /// Leaves the servers in use where `ipop netcheck` finds them.
-    fn write_servers(&self, stun: &[SocketAddr], turn: &[TurnServer], ca_file: &str) {
-        let relay = |server: &TurnServer| {
-            let TurnServer { address, transport, name, username, password } = server;
-            let transport = match transport {
-                ipop_steer::TurnTransport::Udp => TurnTransport::Udp,
-                ipop_steer::TurnTransport::Tcp => TurnTransport::Tcp,
-                ipop_steer::TurnTransport::Tls => TurnTransport::Tls,
-            };
-            serde_json::json!({
-                "address": address, "transport": transport, "name": name,
-                "username": username, "password": password,
-            })
-        };
-        let turn: Vec<_> = turn.iter().map(relay).collect();
-        let text =
-            serde_json::json!({ "stun": stun, "turn": turn, "ca_file": ca_file }).to_string();
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.run_dir.join(SERVERS_FILE))
-            .and_then(|mut file| file.write_all(text.as_bytes()));
-        if let Err(error) = written {
-            tracing::debug!("cannot write {SERVERS_FILE}: {error}");
-        }
     }
 
     fn tell(&mut self, notice: &Notice) {
@@ -372,7 +378,6 @@ impl Controller {
     /// Tells peers and room that this node goes.
     async fn say_goodbye(&mut self) {
         self.keep_memory();
-        self.last.keep();
         self.policy.leave();
         if self.obey().is_err() {
             return;
@@ -382,6 +387,21 @@ impl Controller {
         let closed = async { while self.happenings.recv().await.is_some() {} };
         let _ = tokio::time::timeout(GOODBYE_PATIENCE, closed).await;
     }
+}
+
+/// The servers that are known at start: round trips to them go with those of the login.
+fn servers_of(
+    settings: &Settings,
+    last: &LastServers,
+    in_use: Resolved,
+) -> Result<Servers, RunError> {
+    let mut seed = [0; 8];
+    fill_random(&mut seed)?;
+    // A datapath that is older than this controller goes on with what it has.
+    let mut likely = in_use;
+    likely.stun.extend(last.known.stun.iter().chain(&settings.likely_stun));
+    let seed = u64::from_ne_bytes(seed);
+    Ok(Servers::new(Instant::now(), &settings.stun, &settings.turn, likely, seed))
 }
 
 /// The path for the datapath, which runs in another folder perhaps.
@@ -402,22 +422,6 @@ fn of_ticket(cause: FatalCause) -> Option<&'static str> {
              `ipop hub` runs; if that says the same, somebody may be in between",
         ),
         _ => None,
-    }
-}
-
-impl Status {
-    fn show(&mut self) {
-        let mut text = format!(
-            "account={}\nroom={}\nsignalling={}\naddresses={}\n",
-            self.account, self.room, self.signalling, self.addresses
-        );
-        if !self.regained.is_empty() {
-            text += &format!("regained={}\n", self.regained);
-        }
-        let text: String = text.chars().take(1000).collect();
-        if let Err(error) = self.row.write(0, text.as_bytes()) {
-            tracing::debug!("the note cannot be written: {error}");
-        }
     }
 }
 

@@ -134,6 +134,26 @@ pub enum TurnTransport {
     Tls,
 }
 
+impl From<TurnTransport> for ipop_steer::TurnTransport {
+    fn from(transport: TurnTransport) -> Self {
+        match transport {
+            TurnTransport::Udp => Self::Udp,
+            TurnTransport::Tcp => Self::Tcp,
+            TurnTransport::Tls => Self::Tls,
+        }
+    }
+}
+
+impl From<ipop_steer::TurnTransport> for TurnTransport {
+    fn from(transport: ipop_steer::TurnTransport) -> Self {
+        match transport {
+            ipop_steer::TurnTransport::Udp => Self::Udp,
+            ipop_steer::TurnTransport::Tcp => Self::Tcp,
+            ipop_steer::TurnTransport::Tls => Self::Tls,
+        }
+    }
+}
+
 /// A TURN server.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Relay {

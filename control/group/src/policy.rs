@@ -32,10 +32,6 @@ pub struct GroupConfig {
     pub plan: AddressPlan,
     /// Largest packet of the overlay interface, bytes; 0 lets the datapath choose.
     pub mtu: u16,
-    /// STUN servers of the configuration.
-    pub stun: Vec<SocketAddr>,
-    /// TURN servers of the configuration.
-    pub turn: Vec<TurnServer>,
     /// File with the roots for TURN servers over TLS; empty for the system's.
     pub ca_file: String,
 }
@@ -47,7 +43,7 @@ pub enum Input {
     Event(Event),
     /// From the signalling network.
     Happening(Happening),
-    /// STUN and TURN servers that the network offers, names resolved; replaces the ones before.
+    /// All STUN and TURN servers, names resolved, the most wanted first; replaces the ones before.
     Servers {
         /// STUN servers.
         stun: Vec<SocketAddr>,
@@ -166,7 +162,6 @@ impl GroupVpn {
             outputs: VecDeque::new(),
         };
         policy.command(Command::Snapshot);
-        policy.use_servers(&[], &[]);
         policy
     }
 
@@ -185,7 +180,7 @@ impl GroupVpn {
         match input {
             Input::Event(event) => self.on_event(now, event),
             Input::Happening(happening) => self.on_happening(now, happening),
-            Input::Servers { stun, turn } => self.use_servers(&stun, &turn),
+            Input::Servers { stun, turn } => self.use_servers(stun, turn),
         }
     }
 
@@ -223,15 +218,11 @@ impl GroupVpn {
         }
     }
 
-    fn use_servers(&mut self, stun: &[SocketAddr], turn: &[TurnServer]) {
-        let mut all_stun = self.config.stun.clone();
-        all_stun.extend(stun.iter().filter(|server| !self.config.stun.contains(server)));
-        all_stun.truncate(ipop_steer::limits::STUN_SERVERS_MAX);
-        let mut all_turn = self.config.turn.clone();
-        all_turn.extend_from_slice(turn);
-        all_turn.truncate(ipop_steer::limits::TURN_SERVERS_MAX);
+    fn use_servers(&mut self, mut stun: Vec<SocketAddr>, mut turn: Vec<TurnServer>) {
+        stun.truncate(ipop_steer::limits::STUN_SERVERS_MAX);
+        turn.truncate(ipop_steer::limits::TURN_SERVERS_MAX);
         let ca_file = self.config.ca_file.clone();
-        self.command(Command::SetIceServers { stun: all_stun, turn: all_turn, ca_file });
+        self.command(Command::SetIceServers { stun, turn, ca_file });
     }
 
     fn announce(&mut self) {

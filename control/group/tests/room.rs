@@ -74,14 +74,7 @@ impl Room {
 
     fn add(&mut self, first_byte: u8, plan: AddressPlan) -> usize {
         let name = format!("node{first_byte}");
-        let config = GroupConfig {
-            name: name.clone(),
-            plan,
-            mtu: 0,
-            stun: vec![],
-            turn: vec![],
-            ca_file: String::new(),
-        };
+        let config = GroupConfig { name: name.clone(), plan, mtu: 0, ca_file: String::new() };
         let mut fingerprint = [7; 32];
         fingerprint[0] = first_byte;
         self.nodes.push(Node {
@@ -108,8 +101,7 @@ impl Room {
     /// A new controller for the same datapath, as after a crash of the first.
     fn replace_controller(&mut self, index: usize, plan: AddressPlan) {
         let name = format!("node{}", self.nodes[index].fingerprint.0[0]);
-        let config =
-            GroupConfig { name, plan, mtu: 0, stun: vec![], turn: vec![], ca_file: String::new() };
+        let config = GroupConfig { name, plan, mtu: 0, ca_file: String::new() };
         self.nodes[index].policy = GroupVpn::new(config);
         self.nodes[index].announced = None;
         let fingerprint = self.nodes[index].fingerprint;

@@ -60,14 +60,7 @@ impl Room {
     /// The node's policy, with what its predecessor kept.
     fn remember(&mut self, index: usize, memory: Memory) {
         let name = format!("node{}", self.nodes[index].fingerprint.0[0]);
-        let config = GroupConfig {
-            name,
-            plan: plan(None),
-            mtu: 0,
-            stun: vec![],
-            turn: vec![],
-            ca_file: String::new(),
-        };
+        let config = GroupConfig { name, plan: plan(None), mtu: 0, ca_file: String::new() };
         let policy = GroupVpn::new(config).remembering(self.now, UNIX_S, memory);
         self.nodes[index].policy = policy;
     }
