@@ -38,14 +38,19 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(25);
 /// # Errors
 /// When no server is known to ask.
 pub fn run(flags: &Netcheck) -> Result<ExitCode, Failure> {
-    let servers = Servers::find(flags)?;
+    let mut servers = Servers::find(flags)?;
     if servers.stun.is_empty() && servers.turn.is_empty() {
+        if !servers.unresolved.is_empty() {
+            let names: Vec<_> = servers.unresolved.iter().map(ToString::to_string).collect();
+            return Err(Failure::failed(format!("no server can be asked: {}", names.join("; "))));
+        }
         return Err(Failure::usage(
             "no STUN or TURN server to ask: give --stun stun:HOST:PORT, a --config with a [nat] \
              section, or the --name of a running instance",
         ));
     }
     let mut report = check(&servers);
+    report.unresolved = std::mem::take(&mut servers.unresolved);
     if flags.lifetime {
         report.measure_lifetimes(&servers.stun);
     }
@@ -78,7 +83,7 @@ fn check(servers: &Servers) -> Report {
     let mut over_udp = turn.iter().filter(|turn| turn.transport == TurnTransport::Udp).peekable();
     let is_asked = !stun.is_empty() || over_udp.peek().is_some();
     let is_answered = stun.iter().any(|s| s.mapped.is_some()) || over_udp.any(|t| t.answered);
-    Report { udp_blocked: is_asked && !is_answered, families, stun, turn }
+    Report { udp_blocked: is_asked && !is_answered, families, stun, turn, unresolved: Vec::new() }
 }
 
 /// The tests of RFC 5780, and what they found.

@@ -10,7 +10,7 @@ use ipop_stun::behaviour::{self, Behaviour};
 use serde::Serialize;
 
 use super::family::FamilyReport;
-use super::servers::Relay;
+use super::servers::{Relay, Unresolved};
 
 /// All that was found.
 #[derive(Debug, Serialize)]
@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub stun: Vec<StunReport>,
     /// A report for each TURN server.
     pub turn: Vec<TurnReport>,
+    /// Servers that could not be asked.
+    pub unresolved: Vec<Unresolved>,
 }
 
 /// What a STUN server shows.
@@ -162,6 +164,9 @@ impl Report {
             let _ = writeln!(out, "TURN {}{over}", turn.server);
             turn.write(&mut out);
             self.write_distance(&mut out, turn.server);
+        }
+        for name in &self.unresolved {
+            let _ = writeln!(out, "{name}");
         }
         let verdict = match (self.udp_blocked, self.has_relay()) {
             (true, false) => {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use ipop_controller::{Endpoint, SERVERS_FILE, TurnTransport, UriError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Netcheck;
 use crate::config::ConfigFile;
@@ -22,6 +22,18 @@ pub(super) struct Servers {
     /// File with the roots for TURN over TLS; empty for the system's.
     #[serde(default)]
     pub ca_file: String,
+    /// Names of servers that do not resolve.
+    #[serde(default)]
+    pub unresolved: Vec<Unresolved>,
+}
+
+/// A name that does not resolve.
+#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Unresolved {
+    /// The name.
+    pub name: String,
+    /// Why not.
+    pub text: String,
 }
 
 /// A TURN server.
@@ -55,15 +67,15 @@ impl Servers {
             servers.ca_file = roots.to_string_lossy().into_owned();
             let (stun, turn) = crate::settings::servers(&file)?;
             for endpoint in &stun {
-                servers.stun.extend(resolve(endpoint)?);
+                servers.add_stun(endpoint);
             }
             for relay in turn {
                 let (username, password) = (&relay.username, &relay.password);
-                servers.add_relay(&relay.endpoint, relay.transport, username, password)?;
+                servers.add_relay(&relay.endpoint, relay.transport, username, password);
             }
         }
         for uri in &flags.stun {
-            servers.stun.extend(resolve(&endpoint("stun", Endpoint::from_stun_uri(uri))?)?);
+            servers.add_stun(&endpoint("stun", Endpoint::from_stun_uri(uri))?);
         }
         for text in &flags.turn {
             let mut parts = text.splitn(3, ',');
@@ -75,12 +87,17 @@ impl Servers {
                 )));
             };
             let (endpoint, transport) = endpoint("turn", Endpoint::from_turn_uri(uri))?;
-            servers.add_relay(&endpoint, transport, username, password)?;
+            servers.add_relay(&endpoint, transport, username, password);
         }
         if flags.config.is_none() && flags.stun.is_empty() && flags.turn.is_empty() {
             return of_instance(flags.instance.name.as_deref());
         }
         Ok(servers)
+    }
+
+    fn add_stun(&mut self, endpoint: &Endpoint) {
+        let found = self.resolve(endpoint);
+        self.stun.extend(found);
     }
 
     fn add_relay(
@@ -89,13 +106,33 @@ impl Servers {
         transport: TurnTransport,
         username: &str,
         password: &str,
-    ) -> Result<(), Failure> {
-        for address in resolve(endpoint)? {
+    ) {
+        for address in self.resolve(endpoint) {
             let (name, username) = (endpoint.host.clone(), username.to_owned());
             let password = password.to_owned();
             self.turn.push(Relay { address, transport, name, username, password });
         }
-        Ok(())
+    }
+
+    /// The addresses of a server. That it has none is said at the end: the others can be asked.
+    fn resolve(&mut self, endpoint: &Endpoint) -> Vec<SocketAddr> {
+        let name = endpoint.host.clone();
+        match (endpoint.host.as_str(), endpoint.port).to_socket_addrs() {
+            Ok(found) => found.collect(),
+            Err(error) => {
+                let unresolved = Unresolved { name, text: error.to_string() };
+                if !self.unresolved.contains(&unresolved) {
+                    self.unresolved.push(unresolved);
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} does not resolve: {}", self.name, self.text)
     }
 }
 
@@ -110,11 +147,4 @@ fn of_instance(name: Option<&str>) -> Result<Servers, Failure> {
 
 fn endpoint<T>(flag: &str, read: Result<T, UriError>) -> Result<T, Failure> {
     read.map_err(|error| Failure::usage(format!("--{flag}: {error}")))
-}
-
-fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
-    let found = (endpoint.host.as_str(), endpoint.port).to_socket_addrs();
-    found
-        .map(|addresses| addresses.collect())
-        .map_err(|error| Failure::failed(format!("cannot resolve {}: {error}", endpoint.host)))
 }
