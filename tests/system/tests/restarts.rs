@@ -147,3 +147,30 @@ fn an_instance_whose_supervisor_was_killed_starts_again() {
     assert_eq!(again.stop().and_then(|status| status.code()), Some(0));
     assert!(!first.run_dir().exists());
 }
+
+/// The relays that the network offers are known to nobody but the controller that dies, and the
+/// network, which is away.
+#[test]
+fn a_killed_controller_leaves_relays_alone() {
+    let mut stage = Stage::prosody().join([Nat::Symmetric, Nat::Symmetric]);
+    stage.await_links();
+    stage.server.kill();
+    let (a, b) = stage.pair();
+    let before = a.link_to(b);
+    assert_eq!(before["path"], "relayed", "{before}");
+    let pings = [
+        Pinging::start(a, b.v4(), 1500, Duration::from_millis(5)),
+        Pinging::start(b, a.v4(), 1500, Duration::from_millis(5)),
+    ];
+    for node in [a, b] {
+        let dead = node.kill("controller");
+        node.await_successor("controller", dead);
+        eventually("the new controller attaches", Duration::from_secs(10), || {
+            node.status()["controller_alive"] == true
+        });
+    }
+    assert!(pings.iter().all(Pinging::is_running), "the pings cover it");
+    pings.into_iter().for_each(Pinging::assert_lossless);
+    let after = a.link_to(b);
+    assert_eq!((&after["local"], &after["remote"]), (&before["local"], &before["remote"]));
+}
