@@ -3,15 +3,20 @@
 //!
 //! A probe is a ping under the session's keys, padded to a length; its pong is the proof. Probes go
 //! out in bursts, the shortest first, and last a *closing* one of a length that passes: when that
-//! one is answered, what left before it and is not answered was lost, and lost because of its
-//! length, or the closing one would be lost as well. So a burst takes one round trip, whatever it
-//! finds, and a path that loses everything for a while proves nothing about lengths.
+//! one is answered, what left before it and is not answered was lost. So a burst takes one round
+//! trip, whatever it finds, and a path that loses everything for a while proves nothing.
+//!
+//! Lost because of its length? Nobody knows: paths lose. What is lost first is asked again, each
+//! time with a closing one right behind, until it passes or the closing ones have passed
+//! [`EVIDENCE`] times and it never. If lengths made no difference, either would be the first to
+//! pass as likely as the other, time after time, however much the path loses: one of so many tosses
+//! of a coin. So nothing has to be known, or assumed, of how much that is.
 //!
 //! 1. A new path carries [`Limits::floor`] until more is proven.
 //! 2. *Search*: all rungs at once, then what lies between the best and the next, ever closer.
-//! 3. *Check*: while there is traffic, the length in use is probed again and again. Lost twice
-//!    where the floor passes, it is a black hole: back to the floor at once, and a new search. Now
-//!    and then the next rung is tried as well, for the path may have grown.
+//! 3. *Check*: while there is traffic, the length in use is probed again and again. Where it passes
+//!    no more, it is a black hole: back to the floor at once, and a new search. Now and then the
+//!    next rung is tried as well, for the path may have grown.
 //!
 //! What our own interface refuses is known at once. ICMP is not listened to: anybody can send it.
 
@@ -46,11 +51,15 @@ const RELAYED_IP_LEN_MAX: u16 = 1500;
 /// The largest UDP payload of IPv4, which is the most that one send may have.
 const DATAGRAM_LEN_MAX: u16 = 65_507;
 
-/// Bursts in which a length has to be lost while others pass; more where losses are frequent.
-const TRIES: u32 = 2;
-const TRIES_WHEN_LOSSY: u32 = 4;
-/// So many answered bursts after a lost one, the path counts as calm again.
-const LOSSY_BURSTS: u32 = 8;
+/// How often shorter probes pass behind a length that never does, until it is taken for too long.
+/// By chance that happens less than once in 2^13 lengths; on a path that loses a quarter each way,
+/// once in millions, as the longer one is asked first.
+const EVIDENCE: u32 = 13;
+/// Of those, how many one burst can bring, but for a first one, which brings one: what passes needs
+/// no evidence.
+const PAIRS: usize = 6;
+/// The same of a first one, where those before it were silent, at most.
+const PAIRS_MORE: usize = 2;
 /// Bursts without any answer after which a search rests, and for how long.
 const SILENCES_MAX: u32 = 6;
 const REST: Duration = Duration::from_secs(10);
@@ -114,7 +123,34 @@ enum Aim {
     Check,
 }
 
-/// Probes under way together.
+/// What a burst has sent last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// Nothing, or that is to be sent again.
+    Nothing,
+    /// Everything that is in question.
+    All,
+    /// The shortest that is in question, again and again.
+    Pairs,
+}
+
+/// A probe that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    probe: Probe,
+    closes: Option<Closes>,
+}
+
+/// What it says about others that a closing probe passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closes {
+    /// All that was in question went before it.
+    All,
+    /// This length went before it.
+    Len(u16),
+}
+
+/// Questions about some lengths, until all is known that can be.
 #[derive(Debug)]
 struct Burst {
     aim: Aim,
@@ -124,12 +160,16 @@ struct Burst {
     lens: Vec<u16>,
     /// The longest that passed; at first that of the closing probe.
     passed: u16,
-    closing: Option<u64>,
+    sent: Sent,
+    /// A closing probe was answered since.
     is_closed: bool,
     /// An answer came since `due` was set.
     is_heard: bool,
-    tries: u32,
+    /// How often the shortest in question was lost where a closing probe passed.
+    evidence: u32,
     silences: u32,
+    /// When what was sent last is given up.
+    patience_ends: Instant,
     due: Instant,
 }
 
@@ -140,11 +180,12 @@ impl Burst {
             used,
             lens,
             passed,
-            closing: None,
+            sent: Sent::Nothing,
             is_closed: false,
             is_heard: false,
-            tries: 0,
+            evidence: 0,
             silences: 0,
+            patience_ends: now,
             due: now,
         }
     }
@@ -156,9 +197,51 @@ impl Burst {
 
     /// Is to be sent at `due`.
     fn again_at(mut self, due: Instant) -> Burst {
-        (self.closing, self.is_closed, self.is_heard) = (None, false, false);
-        self.due = due;
+        (self.sent, self.due) = (Sent::Nothing, due);
         self
+    }
+
+    /// What to send now: lengths, and what they close.
+    fn questions(&mut self) -> Vec<(u16, Option<Closes>)> {
+        (self.is_closed, self.is_heard) = (false, false);
+        let Some(lost) = self.lost() else { return Vec::new() };
+        let pair = [(lost, None), (self.passed, Some(Closes::Len(lost)))];
+        if self.evidence > 0 {
+            self.sent = Sent::Pairs;
+            return std::iter::repeat_n(pair, PAIRS).flatten().collect();
+        }
+        self.sent = Sent::All;
+        let unknown = self.lens.iter().copied().filter(|len| *len > self.passed);
+        let all = unknown.map(|len| (len, None)).chain([(self.passed, Some(Closes::All))]);
+        // A burst that is not closed is of no use, so the next one is closed more than once.
+        let more = usize::try_from(self.silences).unwrap_or(PAIRS_MORE).min(PAIRS_MORE);
+        all.chain(std::iter::repeat_n(pair, more).flatten()).collect()
+    }
+
+    /// A probe was answered; what is asked before the answer to another had `margin` to come.
+    fn on_answer(&mut self, now: Instant, asked: Asked, margin: Duration) {
+        self.is_heard = true;
+        let before = self.lost();
+        self.passed = self.passed.max(asked.probe.len);
+        let lost = self.lost();
+        if lost != before {
+            self.evidence = 0;
+        }
+        let closes = asked.closes.filter(|closes| match closes {
+            Closes::All => true,
+            Closes::Len(len) => lost == Some(*len),
+        });
+        if closes.is_some() {
+            self.is_closed = true;
+            self.silences = 0;
+            self.evidence += 1;
+            // Others may be right behind.
+            self.due = self.patience_ends.min(now + margin);
+        }
+        if lost.is_none() || (lost != before && self.sent == Sent::Pairs) {
+            self.is_closed = true;
+            self.due = self.due.min(now);
+        }
     }
 }
 
@@ -170,12 +253,10 @@ pub(crate) struct PathMtu {
     len: u16,
     /// This long does not pass, as far as is known.
     bound: u16,
-    /// Waits to be sent while it has no closing probe, for its outcome afterwards.
+    /// Waits to be sent, or for its outcome.
     burst: Option<Burst>,
     /// Those not answered, the oldest first.
-    probes: VecDeque<Probe>,
-    /// Bursts until the path counts as calm.
-    lossy: u32,
+    probes: VecDeque<Asked>,
     rtt: Option<Duration>,
     check_at: Instant,
     raise_at: Instant,
@@ -190,7 +271,6 @@ impl PathMtu {
             bound: limits.ceiling + 1,
             burst: None,
             probes: VecDeque::with_capacity(PROBES_MAX),
-            lossy: 0,
             rtt: None,
             check_at: now,
             raise_at: now,
@@ -223,7 +303,7 @@ impl PathMtu {
         }
         let lens: Vec<_> = used.into_iter().chain(next).collect();
         if !lens.is_empty() {
-            self.burst = Some(Burst::new(Aim::Check, (floor, self.len), lens, now));
+            self.burst = Some(self.ask(now, Aim::Check, floor, lens));
         }
     }
 
@@ -236,27 +316,15 @@ impl PathMtu {
 
     /// A pong came; false if its ping was none of ours, or too long ago.
     pub fn on_pong(&mut self, now: Instant, nonce: u64) -> bool {
-        let Some(at) = self.probes.iter().position(|probe| probe.nonce == nonce) else {
+        let Some(at) = self.probes.iter().position(|asked| asked.probe.nonce == nonce) else {
             return false;
         };
-        let Some(Probe { len, .. }) = self.probes.remove(at) else { return false };
+        let Some(asked) = self.probes.remove(at) else { return false };
         let margin = self.rtt.map_or(REORDERING, |rtt| (rtt / 4).max(REORDERING));
         if let Some(burst) = &mut self.burst {
-            burst.is_heard = true;
-            if len > burst.passed && burst.tries > 0 {
-                // It was lost before, and not because of its length.
-                self.lossy = LOSSY_BURSTS;
-            }
-            burst.passed = burst.passed.max(len);
-            if burst.closing == Some(nonce) {
-                burst.is_closed = true;
-                self.lossy = self.lossy.saturating_sub(1);
-                burst.due = burst.due.min(now + margin);
-            }
-            if burst.lost().is_none() {
-                burst.due = burst.due.min(now);
-            }
+            burst.on_answer(now, asked, margin);
         }
+        let len = asked.probe.len;
         if len > self.len {
             self.len = len;
             self.bound = self.bound.max(len + 1);
@@ -267,7 +335,7 @@ impl PathMtu {
     /// Our own interface does not take datagrams of this length.
     pub fn on_too_big(&mut self, now: Instant, len: u16) {
         self.bound = self.bound.min(len.max(self.limits.floor + 1));
-        self.probes.retain(|probe| probe.len < len);
+        self.probes.retain(|asked| asked.probe.len < len);
         if len <= self.len && self.len > self.limits.floor {
             self.len = self.limits.floor;
             return self.search_from(now, self.limits.floor);
@@ -289,22 +357,26 @@ impl PathMtu {
     ) -> Vec<Probe> {
         self.rtt = rtt.or(self.rtt);
         if let Some(burst) = self.burst.take_if(|burst| burst.due <= now) {
-            self.burst =
-                if burst.closing.is_some() { self.conclude(now, burst) } else { Some(burst) };
+            self.burst = match burst.sent {
+                Sent::Nothing => Some(burst),
+                Sent::All | Sent::Pairs => self.conclude(now, burst),
+            };
         }
         let patience = self.patience();
         let Some(burst) = self.burst.as_mut().filter(|burst| burst.due <= now) else {
             return Vec::new();
         };
-        let unknown = burst.lens.iter().copied().filter(|len| *len > burst.passed);
-        let lens: Vec<_> = unknown.chain([burst.passed]).collect();
-        let probes: Vec<_> = lens.into_iter().map(|len| Probe { nonce: nonce(), len }).collect();
-        burst.closing = probes.last().map(|probe| probe.nonce);
-        burst.due = now + patience * (1 << burst.silences.min(4));
-        self.probes.extend(&probes);
+        let asked: Vec<_> = burst
+            .questions()
+            .into_iter()
+            .map(|(len, closes)| Asked { probe: Probe { nonce: nonce(), len }, closes })
+            .collect();
+        burst.patience_ends = now + patience * (1 << burst.silences.min(4));
+        burst.due = burst.patience_ends;
+        self.probes.extend(&asked);
         let overflow = self.probes.len().saturating_sub(PROBES_MAX);
         self.probes.drain(..overflow);
-        probes
+        asked.into_iter().map(|asked| asked.probe).collect()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -319,32 +391,34 @@ impl PathMtu {
     }
 
     /// What a burst that is over has shown, and the one that follows.
-    fn conclude(&mut self, now: Instant, mut burst: Burst) -> Option<Burst> {
+    fn conclude(&mut self, now: Instant, burst: Burst) -> Option<Burst> {
         let Some(lost) = burst.lost() else { return self.follow(now, &burst) };
+        if burst.aim == Aim::Check && lost > burst.used {
+            // Whether more than what is in use passes is asked again soon.
+            return self.follow(now, &burst);
+        }
         if !burst.is_closed {
             return self.on_silence(now, burst);
         }
-        let is_in_use = burst.aim == Aim::Search || lost <= burst.used;
-        let tries = if self.lossy == 0 { TRIES } else { TRIES_WHEN_LOSSY };
-        burst.tries += 1;
-        if is_in_use && burst.tries < tries {
+        if burst.evidence < EVIDENCE {
             return Some(burst.again_at(now));
         }
         match burst.aim {
-            Aim::Search => self.bound = lost,
-            Aim::Check if is_in_use => return Some(self.on_black_hole(now)),
-            Aim::Check => {}
+            Aim::Search => {
+                self.bound = lost;
+                self.follow(now, &burst)
+            }
+            Aim::Check => Some(self.on_black_hole(now)),
         }
-        self.follow(now, &burst)
     }
 
-    /// Not even the closing probe was answered: the network is slow, or down.
+    /// Not even a closing probe was answered: the network is slow, or down, or loses much.
     fn on_silence(&mut self, now: Instant, mut burst: Burst) -> Option<Burst> {
         if std::mem::take(&mut burst.is_heard) {
-            burst.due = now + self.patience();
+            burst.patience_ends = now + self.patience();
+            burst.due = burst.patience_ends;
             return Some(burst);
         }
-        self.lossy = LOSSY_BURSTS;
         burst.silences += 1;
         let rest = if burst.silences.is_multiple_of(SILENCES_MAX) { REST } else { Duration::ZERO };
         Some(burst.again_at(now + rest))
@@ -358,7 +432,7 @@ impl PathMtu {
         // Answers that are under way are from before the change.
         self.probes.clear();
         let lens = self.lens_between(self.limits.floor, self.bound, Some(before));
-        Burst::new(Aim::Search, (self.limits.floor, self.len), lens, now)
+        self.ask(now, Aim::Search, self.limits.floor, lens)
     }
 
     /// What to do after a burst that has told all it can.
@@ -378,13 +452,19 @@ impl PathMtu {
             self.raise_at = now + RAISE_AFTER;
             return None;
         }
-        Some(Burst::new(Aim::Search, (burst.passed, self.len), lens, now))
+        Some(self.ask(now, Aim::Search, burst.passed, lens))
+    }
+
+    /// Questions that are due now. Answers to earlier ones say nothing about what these find lost.
+    fn ask(&mut self, now: Instant, aim: Aim, passed: u16, lens: Vec<u16>) -> Burst {
+        self.probes.iter_mut().for_each(|asked| asked.closes = None);
+        Burst::new(aim, (passed, self.len), lens, now)
     }
 
     fn search_from(&mut self, now: Instant, passed: u16) {
         self.probes.clear();
         let lens = self.lens_between(passed, self.bound, Some(self.len));
-        self.burst = Some(Burst::new(Aim::Search, (passed, self.len), lens, now));
+        self.burst = Some(self.ask(now, Aim::Search, passed, lens));
     }
 
     /// What to ask about next: the rungs and a length of special interest; where there is none,
