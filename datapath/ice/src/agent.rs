@@ -288,7 +288,9 @@ impl Agent {
     /// Whether the peer has proven from this address that it knows the session's passwords, by a
     /// check of its own or by an answer to ours.
     pub fn validated(&self, remote: SocketAddr) -> bool {
-        self.pairs.iter().any(|pair| pair.remote == remote && (pair.heard || pair.is_valid()))
+        self.pairs
+            .iter()
+            .any(|pair| pair.remote == remote && (pair.heard.is_some() || pair.is_valid()))
     }
 
     /// Takes the peer's credentials: checks begin. A second call with others is ignored: that

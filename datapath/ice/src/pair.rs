@@ -15,6 +15,15 @@ const RETRANSMIT_MS: [u64; 8] = [60, 100, 150, 250, 500, 1000, 1600, 1600];
 /// On slow paths that are known to be so, the intervals are not stretched beyond this.
 const PACE_MAX: Duration = Duration::from_millis(400);
 
+/// On paths that lose checks, the next one does not wait for what became of the last one.
+const LOSSY_PACE: Duration = Duration::from_millis(100);
+/// How sure one is to be that a path is silent that may just have lost so many checks.
+const DOUBT: f64 = 1e-5;
+/// Checks that are lost in a row on the worst path that there is patience for.
+const LOST_MAX: usize = 16;
+/// A share of lost checks that is taken for none.
+const CALM: f64 = 0.02;
+
 /// Where a pair is in its life (RFC 8445 section 6.1.2.6). Frozen is left out: with one component
 /// and trickled candidates, pacing alone spreads the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +50,29 @@ pub(crate) struct Sending {
     pub(crate) nominates: bool,
 }
 
+/// What share of a path's checks is lost, there or back: rises fast and falls slowly.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Losses(f64);
+
+impl Losses {
+    /// A check was answered after so many that were not.
+    pub(crate) fn learn(&mut self, lost: usize) {
+        let sample = lost as f64 / (lost + 1) as f64;
+        let share =
+            if sample > self.0 { (self.0 + sample) / 2.0 } else { (self.0 * 7.0 + sample) / 8.0 };
+        self.0 = if share < CALM { 0.0 } else { share };
+    }
+
+    /// How many in a row say that the path is silent.
+    pub(crate) fn expected(self) -> usize {
+        if self.0 == 0.0 {
+            return 1;
+        }
+        let count = (DOUBT.ln() / self.0.ln()).ceil();
+        (count as usize).clamp(1, LOST_MAX)
+    }
+}
+
 /// A check on its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
@@ -50,15 +82,23 @@ pub(crate) struct Check {
     started: Instant,
     /// No two sendings by the schedule are closer than this.
     pace: Duration,
+    /// So many are sent before the schedule, at a pace of their own: they will be lost.
+    ahead: usize,
     pub(crate) again_at: Instant,
 }
 
 impl Check {
     /// A check that is due now. `rtt`: the round trip, where it is known: before it is over there
-    /// is no point in asking again.
-    pub(crate) fn new(now: Instant, nominates: bool, rtt: Option<Duration>) -> Self {
+    /// is no point in asking again, unless the path loses some.
+    pub(crate) fn new(
+        now: Instant,
+        nominates: bool,
+        rtt: Option<Duration>,
+        losses: Losses,
+    ) -> Self {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
-        Self { nominates, sendings: Vec::new(), started: now, pace, again_at: now }
+        let ahead = losses.expected() - 1;
+        Self { nominates, sendings: Vec::new(), started: now, pace, ahead, again_at: now }
     }
 
     /// Starts it anew; answers to what was sent before still count.
@@ -71,14 +111,30 @@ impl Check {
 
     /// Whether it has been sent often enough.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.sendings.len() >= RETRANSMIT_MS.len()
+        self.sendings.len() >= self.ahead + RETRANSMIT_MS.len()
     }
 
     /// Notes a sending.
     pub(crate) fn sent(&mut self, sending: Sending) {
-        let interval = RETRANSMIT_MS.get(self.sendings.len()).copied().unwrap_or_default();
-        self.again_at = sending.at + Duration::from_millis(interval).max(self.pace);
+        let interval = match self.sendings.len().checked_sub(self.ahead) {
+            None => LOSSY_PACE,
+            Some(number) => {
+                let interval = RETRANSMIT_MS.get(number).copied().unwrap_or_default();
+                Duration::from_millis(interval).max(self.pace)
+            }
+        };
+        self.again_at = sending.at + interval;
         self.sendings.push(sending);
+    }
+
+    /// How many are lost, if answers take no longer than `patience`.
+    pub(crate) fn lost(&self, now: Instant, patience: Duration) -> usize {
+        self.sendings.iter().filter(|sending| now >= sending.at + patience).count()
+    }
+
+    /// How many were sent between these times, the first included.
+    fn sent_between(&self, from: Instant, to: Instant) -> usize {
+        self.sendings.iter().filter(|sending| (from..to).contains(&sending.at)).count()
     }
 
     /// The sending that had this transaction.
@@ -117,8 +173,9 @@ pub(crate) struct Pair {
     /// How often it was given up since it last worked.
     pub(crate) failures: u32,
     pub(crate) rtt: Option<Duration>,
-    /// The peer has sent an authenticated check on it.
-    pub(crate) heard: bool,
+    /// When the peer's first authenticated check came on it.
+    pub(crate) heard: Option<Instant>,
+    pub(crate) losses: Losses,
     /// The peer wants it used as soon as our own check succeeds.
     pub(crate) nominated_by_peer: bool,
     /// Our nomination was answered.
@@ -149,7 +206,8 @@ impl Pair {
             missed: 0,
             failures: 0,
             rtt: None,
-            heard: false,
+            heard: None,
+            losses: Losses::default(),
             nominated_by_peer: false,
             nominated: false,
             checks: 0,
@@ -224,6 +282,17 @@ impl Pair {
         (g.min(d) << 32).saturating_add(2 * g.max(d) + u64::from(g > d))
     }
 
+    /// An answer came to what was sent at `at`. What was sent before the peer was heard was lost
+    /// for want of a hole in its router.
+    pub(crate) fn learn_losses(&mut self, check: &Check, at: Instant) {
+        let from = match (self.answered, self.heard) {
+            (None, None) => return,
+            (None, Some(heard)) => heard,
+            (Some(_), _) => check.started,
+        };
+        self.losses.learn(check.sent_between(from, at));
+    }
+
     /// Smooths the round trip as RFC 6298 does.
     pub(crate) fn learn_rtt(&mut self, sample: Duration) {
         self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
@@ -237,7 +306,7 @@ mod tests {
     #[test]
     fn a_check_is_sent_a_bounded_number_of_times_and_knows_each() {
         let start = Instant::now();
-        let mut check = Check::new(start, false, None);
+        let mut check = Check::new(start, false, None, Losses::default());
         let mut times = Vec::new();
         while !check.is_exhausted() {
             let at = check.again_at;
@@ -256,10 +325,27 @@ mod tests {
     fn a_known_round_trip_is_waited_for() {
         let start = Instant::now();
         for (rtt, expected) in [(10, 60), (150, 300), (5000, 400)] {
-            let mut check = Check::new(start, false, Some(Duration::from_millis(rtt)));
+            let rtt = Some(Duration::from_millis(rtt));
+            let mut check = Check::new(start, false, rtt, Losses::default());
             let transaction = TransactionId([0; 12]);
             check.sent(Sending { transaction, at: start, controlling: true, nominates: false });
             assert_eq!(check.again_at, start + Duration::from_millis(expected));
         }
+    }
+
+    #[test]
+    fn where_checks_are_lost_more_of_them_have_to_be() {
+        let mut losses = Losses::default();
+        losses.learn(0);
+        assert_eq!(losses.expected(), 1, "nothing is ever lost");
+        // Half of them.
+        (0..50).for_each(|number| losses.learn(number % 2));
+        assert!((7..=LOST_MAX).contains(&losses.expected()), "{losses:?}");
+        let check = Check::new(Instant::now(), false, None, losses);
+        assert_eq!(check.ahead, losses.expected() - 1, "and so many go out at once");
+        (0..50).for_each(|_| losses.learn(0));
+        assert_eq!(losses.expected(), 1, "it is forgotten");
+        (0..50).for_each(|_| losses.learn(1000));
+        assert_eq!(losses.expected(), LOST_MAX, "there is an end to patience");
     }
 }

@@ -185,7 +185,7 @@ impl Agent {
             }
         }
         let pair = &mut self.pairs[index];
-        pair.heard = true;
+        pair.heard.get_or_insert(now);
         match (pair.state, pair.check.as_ref()) {
             (PairState::Succeeded, None) => {}
             // What was sent before the peer's hole was open, or the peer was there, is lost: send
@@ -227,6 +227,7 @@ impl Agent {
         self.trace_mapped(index, message.mapped_address());
         let pair = &mut self.pairs[index];
         pair.learn_rtt(rtt);
+        pair.learn_losses(&check, sending.at);
         pair.state = PairState::Succeeded;
         pair.answered = Some(sending.at);
         pair.missed = 0;

@@ -3,7 +3,8 @@
 //! A selected pair that dies is noticed by its own checks within six seconds. Whoever carries data
 //! knows sooner: nothing comes any more, or it comes from another address, or the address that we
 //! send from is gone. Each makes the pair *suspect*: it is checked at once, with all others that
-//! work, and where another pair answers and this one does not, it counts as silent at once.
+//! work, and where another pair answers and this one does not, it counts as silent at once; where
+//! the network loses checks, once it has lost more of them than it would by chance.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::incoming::REPEAT_PAUSE;
 use super::{Agent, Early, State};
 use crate::candidate::{CandidateKind, priority};
-use crate::pair::Pair;
+use crate::pair::{Check, Pair};
 use crate::trace::{CheckFailure, Suspicion, Trace};
 
 /// A suspect pair has this long, or two round trips, to answer while another one does.
@@ -109,8 +110,11 @@ impl Agent {
     fn is_suspicion_true(&self, now: Instant, selected: usize) -> bool {
         let Some(since) = self.suspicion(now) else { return false };
         let pair = &self.pairs[selected];
+        let rtt = pair.rtt.unwrap_or_default();
+        let lost = |check: &Check| check.lost(now, rtt * 3 / 2);
         !pair.has_answered(since)
-            && now >= since + (pair.rtt.unwrap_or_default() * 2).max(ANSWER_TIME_MIN)
+            && now >= since + (rtt * 2).max(ANSWER_TIME_MIN)
+            && pair.check.as_ref().map_or(0, lost) >= pair.losses.expected()
             && self.pairs.iter().any(|other| other.has_answered(since))
     }
 }

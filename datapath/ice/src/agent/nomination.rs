@@ -53,7 +53,7 @@ impl Agent {
             pair.is_valid()
                 && pair.missed == 0
                 && since.is_none_or(|since| pair.has_answered(since))
-                && (!patient || in_use.is_some() || (pair.is_direct() && pair.heard))
+                && (!patient || in_use.is_some() || (pair.is_direct() && pair.heard.is_some()))
         };
         let Some(best) = self.best(usable) else { return };
         let is_better = in_use.is_none_or(|index| self.rank(best) > self.rank(index));
@@ -81,7 +81,7 @@ impl Agent {
     pub fn likely_pair(&self) -> Option<(SocketAddr, SocketAddr)> {
         let is_likely = |pair: &Pair| {
             let is_asked = pair.state == PairState::InProgress && pair.check.is_some();
-            pair.is_direct() && pair.heard && is_asked
+            pair.is_direct() && pair.heard.is_some() && is_asked
         };
         self.best(is_likely).map(|index| self.key(index))
     }
@@ -89,7 +89,7 @@ impl Agent {
     /// Whether a pair is known to work in both directions, without a relay.
     fn is_proven(&self, index: usize) -> bool {
         let pair = &self.pairs[index];
-        pair.is_direct() && pair.heard && pair.is_valid() && pair.missed == 0
+        pair.is_direct() && pair.heard.is_some() && pair.is_valid() && pair.missed == 0
     }
 
     /// The best pair of those that fit.
@@ -108,7 +108,7 @@ impl Agent {
     /// reaches it, and does not use what it does not see valid itself. Peers that only answer
     /// (ICE-lite) are not heard on any.
     fn rank(&self, index: usize) -> (bool, (bool, u64)) {
-        (self.pairs[index].heard, self.worth(index))
+        (self.pairs[index].heard.is_some(), self.worth(index))
     }
 
     /// Direct before relayed, then by priority.

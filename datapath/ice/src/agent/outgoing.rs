@@ -117,7 +117,7 @@ impl Agent {
         let rtt = pair.rtt.filter(|_| pair.state == PairState::Succeeded);
         match &mut pair.check {
             Some(check) => check.go_on(now, nominates),
-            none => *none = Some(Check::new(now, nominates, rtt)),
+            none => *none = Some(Check::new(now, nominates, rtt, pair.losses)),
         }
         self.send_check(now, index);
     }

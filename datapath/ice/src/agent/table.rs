@@ -214,7 +214,7 @@ impl Agent {
         let controlling = self.controlling;
         let idle = self.pairs.iter().enumerate().filter(|(_, pair)| {
             matches!(pair.state, PairState::Waiting | PairState::Failed)
-                && !pair.heard
+                && pair.heard.is_none()
                 && !self.is_selected(pair)
         });
         let worst = idle.min_by_key(|(_, pair)| {

@@ -74,7 +74,7 @@ impl Agent {
         let (pair, traced) = (&self.pairs[index], self.traced(index));
         let is_wish = check.nominates && !self.controlling && !pair.nominated_by_peer;
         let is_news = is_wish && self.selected != Some(self.key(index));
-        if !pair.heard {
+        if pair.heard.is_none() {
             self.trace(Trace::Heard(traced));
         }
         if is_news {
