@@ -18,8 +18,8 @@ const CONFIRM_AFTER_MAX: Duration = Duration::from_millis(200);
 /// From ping to ping once the keys are confirmed.
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// A pong that takes longer is taken for lost.
-const PONG_TIME_MAX: Duration = Duration::from_secs(3);
+/// From an unanswered ping to the next: many in a row are lost only where nobody answers.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
 
 /// Pings whose pongs still count.
 const PINGS_MAX: usize = 8;
@@ -114,7 +114,7 @@ impl Keys {
         }
         let ping = Ping { nonce: nonce(), sent: now };
         self.pings.push_back(ping);
-        let patience = if self.is_confirmed { PONG_TIME_MAX } else { self.confirm_after };
+        let patience = if self.is_confirmed { REPEAT_AFTER } else { self.confirm_after };
         self.confirm_after = CONFIRM_AFTER_MAX;
         self.ping_at = now + patience;
         Some(ping.nonce)
@@ -167,6 +167,6 @@ mod tests {
             assert!(keys.handle_timeout(now, || 2).is_some());
             assert_eq!(keys.unanswered(), unanswered);
         }
-        assert_eq!(keys.handle_timeout(keys.poll_timeout() - PONG_TIME_MAX, || 3), None);
+        assert_eq!(keys.handle_timeout(keys.poll_timeout() - REPEAT_AFTER, || 3), None);
     }
 }

@@ -59,9 +59,11 @@ const CONFIRM_TIME_MAX: Duration = Duration::from_secs(15);
 /// Keys younger than this are not replaced at the peer's wish.
 const REHANDSHAKE_WISH_AFTER: Duration = Duration::from_secs(5);
 
-/// Unanswered pings on a working path, after which keys are replaced, or the link given up.
-const UNANSWERED_REHANDSHAKE: u32 = 3;
-const UNANSWERED_FAILED: u32 = 8;
+/// Unanswered pings on a working path, a second apart, after which keys are replaced, or the link
+/// given up. A path that loses a quarter each way loses as many once in a thousand tries, or once
+/// in hundreds of millions.
+const UNANSWERED_REHANDSHAKE: u32 = 9;
+const UNANSWERED_FAILED: u32 = 24;
 
 /// Nothing heard for this long where there was traffic is a reason to look after the path: who
 /// sends hears something twice a second, pongs if nothing else.
