@@ -31,6 +31,9 @@ pub struct Impairment {
     pub loss: f64,
     /// How many vanish in a row, on average (Gilbert's model); at most one where it is below.
     pub burst: f64,
+    /// Bursts end with time too: a frame that nothing has come before for so long vanishes with
+    /// the chance `loss`, whatever became of the last one. Zero: a burst waits for its frames.
+    pub memory: Duration,
     /// Share of frames that arrive twice.
     pub duplicate: f64,
     /// Share of frames that arrive later than their followers.
@@ -150,19 +153,25 @@ impl Eq for Flying {}
 
 /// Whether everything on a way vanishes just now (Gilbert's model).
 #[derive(Default)]
-struct Outage(bool);
+struct Outage {
+    is_on: bool,
+    /// When the last frame came.
+    last: Option<Instant>,
+}
 
 impl Outage {
-    /// Whether the next frame vanishes. What ends an outage is chosen by its mean length, what
-    /// begins one so that the share comes out right.
-    fn takes(&mut self, rng: &mut Rng, impairment: &Impairment) -> bool {
-        let Impairment { loss, burst, .. } = *impairment;
-        if burst <= 1.0 {
-            return rng.hits(loss);
+    /// Whether the frame that comes now vanishes. What ends an outage is chosen by its mean length,
+    /// what begins one so that the share comes out right, however far apart frames are.
+    fn takes(&mut self, now: Instant, rng: &mut Rng, impairment: &Impairment) -> bool {
+        let Impairment { loss, burst, memory, .. } = *impairment;
+        let last = self.last.replace(now).filter(|last| memory.is_zero() || now < *last + memory);
+        if burst <= 1.0 || last.is_none() {
+            self.is_on = rng.hits(loss);
+        } else {
+            let changes = if self.is_on { 1.0 / burst } else { loss / (burst * (1.0 - loss)) };
+            self.is_on ^= rng.hits(changes);
         }
-        let changes = if self.0 { 1.0 / burst } else { loss / (burst * (1.0 - loss)) };
-        self.0 ^= rng.hits(changes);
-        self.0
+        self.is_on
     }
 }
 
@@ -224,7 +233,9 @@ impl Carrier {
     }
 
     fn launch(&mut self, impairment: &Impairment, mut frame: Frame, to: usize, now: Instant) {
-        if self.outages[to].takes(&mut self.rng, impairment) || self.flying.len() >= QUEUE_FRAMES {
+        if self.outages[to].takes(now, &mut self.rng, impairment)
+            || self.flying.len() >= QUEUE_FRAMES
+        {
             self.faults.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -280,19 +291,39 @@ impl Carrier {
 mod tests {
     use super::*;
 
+    /// Of so many frames, this far apart: those that vanish, and how often it begins.
+    fn losses(impairment: &Impairment, pause: Duration) -> (f64, f64) {
+        let (mut outage, mut rng, mut now) = (Outage::default(), Rng::new(1), Instant::now());
+        let mut fate = || {
+            now += pause;
+            outage.takes(now, &mut rng, impairment)
+        };
+        let fates: Vec<_> = (0..1_000_000).map(|_| fate()).collect();
+        let lost = fates.iter().filter(|is_lost| **is_lost).count();
+        let bursts = fates.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        (lost as f64, bursts as f64)
+    }
+
     #[test]
     fn losses_have_the_share_and_the_length_that_they_should() {
         for (loss, burst) in [(0.01, 3.0), (0.1, 5.0), (0.25, 4.0), (0.5, 20.0), (0.25, 0.0)] {
             let impairment = Impairment { loss, burst, ..Impairment::default() };
-            let (mut outage, mut rng) = (Outage::default(), Rng::new(1));
-            let fates: Vec<_> =
-                (0..1_000_000).map(|_| outage.takes(&mut rng, &impairment)).collect();
-            let lost = fates.iter().filter(|is_lost| **is_lost).count() as f64;
-            let bursts = fates.windows(2).filter(|pair| !pair[0] && pair[1]).count() as f64;
+            let (lost, bursts) = losses(&impairment, Duration::from_millis(1));
             // Independent losses of this share come in a row as well.
             let expected = if burst > 1.0 { burst } else { 1.0 / (1.0 - loss) };
             assert!((lost / 1e6 / loss - 1.0).abs() < 0.05, "{loss}: {lost}");
             assert!((lost / bursts / expected - 1.0).abs() < 0.05, "{expected}: {}", lost / bursts);
+        }
+    }
+
+    #[test]
+    fn a_burst_ends_with_time_and_the_share_stays() {
+        let memory = Duration::from_millis(100);
+        let impairment = Impairment { loss: 0.25, burst: 4.0, memory, ..Impairment::default() };
+        for (pause, expected) in [(1, 4.0), (99, 4.0), (100, 4.0 / 3.0), (2000, 4.0 / 3.0)] {
+            let (lost, bursts) = losses(&impairment, Duration::from_millis(pause));
+            assert!((lost / 1e6 / 0.25 - 1.0).abs() < 0.05, "{pause} ms: {lost}");
+            assert!((lost / bursts / expected - 1.0).abs() < 0.05, "{pause} ms: {}", lost / bursts);
         }
     }
 }
