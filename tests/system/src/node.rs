@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ipop_lab::Namespace;
-use ipop_steer::LinkRow;
+use ipop_steer::{LinkRow, TraceRecord};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -133,6 +133,19 @@ impl Node {
             let row = LinkRow::parse(content.try_into().ok()?).ok()?;
             (row.name == peer.name).then_some(row)
         })
+    }
+
+    /// The steps that its links took, as far back as its journal goes.
+    pub fn journal(&self) -> Vec<TraceRecord> {
+        let Ok(mut observer) = ipop_shm::observe(&self.run_dir().join("segment")) else {
+            return Vec::new();
+        };
+        let mut buffer = vec![0; observer.journal.record_len()];
+        let mut steps = Vec::new();
+        while let Some(record) = observer.journal.next(&mut buffer) {
+            steps.extend(TraceRecord::decode(record));
+        }
+        steps
     }
 
     /// Its own overlay addresses, without prefix lengths; waits until it has some.

@@ -41,6 +41,7 @@ pub fn assert_all_answer(nodes: &[Node]) {
 /// Pings that run while the test does something.
 #[derive(Debug)]
 pub struct Pinging {
+    count: u16,
     is_sending: Arc<AtomicBool>,
     sender: JoinHandle<()>,
     receiver: JoinHandle<Vec<u16>>,
@@ -66,12 +67,17 @@ impl Pinging {
             let is_sending = is_sending.clone();
             std::thread::spawn(move || unanswered(&echo, count, &is_sending))
         };
-        Self { is_sending, sender, receiver }
+        Self { count, is_sending, sender, receiver }
     }
 
     /// Whether there are still pings to be sent.
     pub fn is_running(&self) -> bool {
         self.is_sending.load(Ordering::Acquire)
+    }
+
+    /// How many there are, sent or not.
+    pub fn count(&self) -> usize {
+        self.count.into()
     }
 
     /// Waits for its end; panics unless each one was answered.
@@ -81,7 +87,7 @@ impl Pinging {
     }
 
     /// Waits for its end; returns the numbers of those not answered.
-    fn finish(self) -> Vec<u16> {
+    pub fn finish(self) -> Vec<u16> {
         self.sender.join().unwrap();
         self.receiver.join().unwrap()
     }

@@ -59,6 +59,15 @@ impl Prosody {
         Self::with(namespace, address, Some(lines))
     }
 
+    /// As [`Prosody::new`], and TURN is there over TCP and, on port 443, over TLS as well.
+    pub fn with_turn_over_all(namespace: &Namespace, address: Ipv4Addr, turn: Ipv4Addr) -> Self {
+        let lines = format!(
+            "turn_external_host = \"{turn}\"\nturn_external_tcp = true\n\
+             turn_external_tls_port = 443\n"
+        );
+        Self::with(namespace, address, Some(lines))
+    }
+
     /// Key and certificate, and their root.
     pub fn certificates(&self) -> &Certificates {
         &self.certificates
@@ -236,6 +245,17 @@ impl Coturn {
     /// Starts it in a namespace on port 3478 of `address`, and with TLS on port 443.
     pub fn over_tls(namespace: &Namespace, address: Ipv4Addr, certificates: &Certificates) -> Self {
         Self::with(namespace, SocketAddr::from((address, 443)), tls_words(certificates))
+    }
+
+    /// As [`Coturn::over_tls`], with a second address.
+    pub fn over_all(
+        namespace: &Namespace,
+        addresses: [Ipv4Addr; 2],
+        certificates: &Certificates,
+    ) -> Self {
+        let second = format!("--listening-ip={}", addresses[1]);
+        let words = tls_words(certificates).into_iter().chain([second]);
+        Self::with(namespace, SocketAddr::from((addresses[0], 443)), words)
     }
 
     /// Starts it in a namespace on port 3478 of `address`, from where it sends its clients to that

@@ -1,6 +1,7 @@
 //! The usual set: an internet, the group's servers in its middle, and nodes at its sites.
 
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
+use rustix::process::Signal;
 
 use crate::{
     Certificates, Coturn, Ejabberd, Node, NodeConfig, Prosody, Scratch, USERS, XmppServer,
@@ -56,6 +57,18 @@ impl Stage {
         let coturn = Some(Coturn::over_tls(internet.hub(), address, certificates));
         let server = Box::new(prosody);
         Self { nodes: Vec::new(), server, sites: Vec::new(), coturn, internet, keys }
+    }
+
+    /// As [`Stage::prosody_in`], and TURN is there over TCP and, on port 443, over TLS as well.
+    pub fn prosody_and_coturn_over_all(config: InternetConfig) -> Self {
+        let internet = Internet::build(config).unwrap();
+        let first = internet.hub_address();
+        let second = internet.add_hub_address(11).unwrap();
+        let prosody = Prosody::with_turn_over_all(internet.hub(), first, first);
+        let coturn = Coturn::over_all(internet.hub(), [first, second], prosody.certificates());
+        let (server, coturn) = (Box::new(prosody), Some(coturn));
+        let (nodes, sites, keys) = (Vec::new(), Vec::new(), Scratch::new());
+        Self { nodes, server, sites, coturn, internet, keys }
     }
 
     fn with_coturn(internet: Internet, is_offered: bool) -> Self {
@@ -116,6 +129,10 @@ impl Stage {
 
     /// Takes all nodes and their machines away; the servers stay.
     pub fn clear(&mut self) {
+        // Each says goodbye in its own time; the times shall not add up.
+        for node in &mut self.nodes {
+            node.process().signal(Signal::TERM);
+        }
         self.nodes.clear();
         self.sites.clear();
     }
