@@ -1,5 +1,6 @@
 //! XMPP, STUN and TURN servers are all gone: links go on, and whoever is restarted finds its peers
-//! again. `IPOP_AWAY` says how many seconds the outage lasts; 1800 is the full test.
+//! again. `IPOP_AWAY` says how many seconds the outage lasts; in a long one, of which 1800 is the
+//! full test, nodes are restarted again and again.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -9,7 +10,7 @@ use ipop_lab::Nat;
 use ipop_system_tests::{Node, Pinging, Stage, assert_all_answer, eventually};
 
 /// How long an outage lasts.
-const AWAY: Duration = Duration::from_secs(40);
+const AWAY: Duration = Duration::from_secs(30);
 /// From one ping to the next.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -52,39 +53,68 @@ fn pings(nodes: &[Node], time: Duration) -> Vec<Pinging> {
     pairs.map(|(a, b)| Pinging::start(a, b.v4(), count, BEAT)).collect()
 }
 
-/// One of four is restarted; between the others no packet is lost, before, meanwhile and when the
-/// servers are back.
+/// For how many seconds a node that is restarted stays away, in turn.
+const ABSENCES: [u64; 4] = [0, 5, 30, 120];
+/// How long a node that was restarted has for finding its peers.
+const REGAIN_PATIENCE: u32 = 60;
+/// From links that are there again to the next restart.
+const REST: Duration = Duration::from_secs(20);
+
+/// One of four is restarted again and again; between the others no packet is lost, before,
+/// meanwhile and when the servers are back.
 fn outage(cut: impl Fn(&mut Node)) {
     let mut stage = Stage::prosody().join([Nat::PortRestricted; 4]);
     stage.await_links();
     std::thread::sleep(Duration::from_secs(3));
-    let pings = pings(&stage.nodes[..3], away());
+    let pings = self::pings(&stage.nodes[..3], away() + Duration::from_secs(10));
     let begin = Instant::now();
     stage.kill_servers();
     std::thread::sleep(away() / 8);
-    cut(&mut stage.nodes[3]);
-    stage.nodes[3].start_again();
-    regain(&stage.nodes[3], 3, "restarted");
-    assert_eq!(
-        stage.nodes[3].status()["controller"]["regained"]
-            .as_str()
-            .unwrap_or_default()
-            .split_whitespace()
-            .count(),
-        3
-    );
-    assert_all_answer(&stage.nodes);
+    let [mut regained, mut restarts] = [0; 2];
+    for absence in ABSENCES.into_iter().map(Duration::from_secs).cycle() {
+        // The last one has the time to find its peers before the servers come back.
+        let time = absence + Duration::from_secs(REGAIN_PATIENCE.into()) / 3;
+        if restarts > 0 && begin.elapsed() + time > away() {
+            break;
+        }
+        cut(&mut stage.nodes[3]);
+        std::thread::sleep(absence);
+        stage.nodes[3].start_again();
+        regained += found(&stage.nodes[3], 3, absence);
+        restarts += 1;
+        assert_all_answer(&stage.nodes);
+        std::thread::sleep(REST.min(away() / 8));
+    }
+    println!("{regained} of {} peers regained in {restarts} restarts", restarts * 3);
+    assert!(regained * 100 >= restarts * 3 * 99);
     let sessions = sessions(&stage);
-    std::thread::sleep((away() / 2).saturating_sub(begin.elapsed()));
+    std::thread::sleep(away().saturating_sub(begin.elapsed()));
+    println!("the servers were away for {:?}", begin.elapsed());
     stage.server.start();
     for node in &stage.nodes {
         eventually("the node is in the group again", Duration::from_secs(120), || is_online(node));
     }
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(self::sessions(&stage), sessions, "links are as they were");
+    let sent = pings.iter().map(Pinging::count).sum::<usize>();
     pings.into_iter().for_each(Pinging::assert_lossless);
+    println!("0 of {sent} pings and answers lost");
     stage.add(Nat::None);
     stage.await_links();
+}
+
+/// How many peers a node finds that is there again after `absence`.
+fn found(node: &Node, peers: usize, absence: Duration) -> usize {
+    let start = Instant::now();
+    let output = node.ipop(&format!("wait --peers {peers} --timeout {REGAIN_PATIENCE}"));
+    let status = node.status();
+    let names = status["controller"]["regained"].as_str().unwrap_or_default();
+    let regained = names.split_whitespace().count();
+    println!("away for {absence:?}: {regained} of {peers} regained after {:?}", start.elapsed());
+    if !output.status.success() || regained < peers {
+        println!("{status:#}\n{}", node.scratch().read("again"));
+    }
+    regained
 }
 
 /// Session numbers of all links, by node and peer.
