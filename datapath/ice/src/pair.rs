@@ -24,6 +24,9 @@ const LOST_MAX: usize = 16;
 /// A share of lost checks that is taken for none.
 const CALM: f64 = 0.02;
 
+/// A pair that was asked so often without an answer may not be expected to give one.
+const YOUNG_CHECKS: u32 = 4;
+
 /// Where a pair is in its life (RFC 8445 section 6.1.2.6). Frozen is left out: with one component
 /// and trickled candidates, pacing alone spreads the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +228,12 @@ impl Pair {
     /// candidates, none else is found by checks.
     pub(crate) fn is_spare(&self) -> bool {
         self.local_kind == CandidateKind::PeerReflexive
+    }
+
+    /// Whether its first answer may still come.
+    pub(crate) fn is_young(&self) -> bool {
+        matches!(self.state, PairState::Waiting | PairState::InProgress)
+            && self.checks < YOUNG_CHECKS
     }
 
     /// Whether the peer knows that we want it used, or is just being told. A nomination that is not

@@ -252,6 +252,49 @@ fn counted_ports_are_always_met() {
     }
 }
 
+/// The checks of many sockets arrive within less than a round trip. The first one is the one that
+/// stays; its answer finds its pair.
+#[test]
+fn many_sockets_at_a_time_do_not_crowd_out_the_first() {
+    let now = Instant::now();
+    let mut ends = [0, 1].map(|side| End::new(side, Ports::Same, 1, now));
+    for side in 0..2 {
+        let (host, peer) = (ends[side].host, ends[1 - side].host);
+        let agent = &mut ends[side].agent;
+        agent.add_local(now, candidate(CandidateKind::Host, host, host, 0));
+        agent.set_remote(now, credentials(1 - side as u8));
+        agent.add_remote(now, candidate(CandidateKind::Host, peer, peer, 0));
+    }
+    let [a, b] = &mut ends;
+    let from = |port: u16| SocketAddr::from(([198, 18, 1, 2], port));
+    let sent_to = |end: &mut End, to: SocketAddr| {
+        let outputs = std::iter::from_fn(|| end.agent.poll_output());
+        let sent = outputs.filter_map(|output| match output {
+            Output::Transmit { remote, data, .. } if remote == to => Some(data),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    a.agent.handle_timeout(now);
+    let check = sent_to(a, b.host).pop().expect("a check");
+    for port in 20_000..20_064 {
+        let packet = Packet { local: b.host, remote: from(port), data: &check };
+        b.agent.handle_input(now, packet).expect("an authentic check");
+        b.agent.handle_timeout(now);
+    }
+    // Its answer to the check, and a check of its own.
+    for data in sent_to(b, from(20_000)) {
+        let packet = Packet { local: a.host, remote: b.host, data: &data };
+        let _ = a.agent.handle_input(now, packet);
+    }
+    let answers = sent_to(a, b.host);
+    assert!(!answers.is_empty());
+    for data in answers {
+        let packet = Packet { local: b.host, remote: from(20_000), data: &data };
+        assert_eq!(b.agent.handle_input(now + DELAY * 2, packet), Ok(()));
+    }
+}
+
 #[test]
 fn two_random_symmetric_nats_are_not_tried() {
     let mut world = World::new([Ports::Random; 2], 1);

@@ -162,14 +162,16 @@ impl Agent {
         }
     }
 
-    /// The oldest found candidate without a valid pair gives way to a new one.
+    /// The oldest found candidate without a valid pair gives way to a new one, unless its answer may
+    /// still be under way: where many sockets of a peer are heard at once, the first would be
+    /// forgotten before they can answer, and with them the one that stays.
     fn make_room_for_reflexive(&mut self) -> Option<()> {
         let found = |c: &&Candidate| c.kind == CandidateKind::PeerReflexive;
         if self.remote_candidates.iter().filter(found).count() < PEER_REFLEXIVE_MAX {
             return Some(());
         }
         let idle = |c: &Candidate| {
-            let lives = |pair: &Pair| pair.is_valid() || self.is_selected(pair);
+            let lives = |pair: &Pair| pair.is_valid() || pair.is_young() || self.is_selected(pair);
             found(&c) && !self.pairs.iter().any(|pair| pair.remote == c.address && lives(pair))
         };
         let index = self.remote_candidates.iter().position(idle)?;
