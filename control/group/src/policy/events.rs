@@ -106,6 +106,7 @@ impl GroupVpn {
         let regular = self.offers_to(&fingerprint);
         let spread = self.random.number().unwrap_or(128) as u8;
         self.adopt(&fingerprint, number, state);
+        self.take_back(&fingerprint, number, state);
         let is_away = self.own_address.is_none();
         let peer = self.peers.entry(fingerprint).or_insert_with(|| Peer::new(fingerprint));
         if peer.session.as_ref().is_some_and(|session| session.number != number) {

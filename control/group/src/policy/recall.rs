@@ -200,6 +200,19 @@ impl GroupVpn {
         }
     }
 
+    /// The session that was to be replaced because it was silent carries again: the attempt at
+    /// another is over.
+    pub(super) fn take_back(&mut self, fingerprint: &Fingerprint, number: u64, state: LinkState) {
+        let known = self.memory.get(fingerprint).filter(|known| known.session.number == number);
+        let Some(peer) = self.peers.get_mut(fingerprint).filter(|peer| !peer.carries()) else {
+            return;
+        };
+        let is_other = peer.session.as_ref().is_some_and(|session| session.number != number);
+        if let (LinkState::Up, true, Some(known)) = (state, is_other, known) {
+            peer.session = Some(Session::of_memory(known, number, Way::Memory));
+        }
+    }
+
     /// A link is up: it may carry words for those that are still looked for, and whoever is linked
     /// takes part in who has which address.
     pub(super) fn on_regained(&mut self, now: Instant, fingerprint: &Fingerprint) {

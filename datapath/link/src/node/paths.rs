@@ -242,6 +242,8 @@ impl Node {
         let Some(slot) = self.slots.get(at) else { return };
         let (peer, slot_state) = (slot.peer, slot.link.state());
         let has_failed = slot_state == LinkState::Failed;
+        let told = slot.reported.map(|(state, _)| state);
+        let is_back = (told, slot_state) == (Some(LinkState::Disconnected), LinkState::Up);
         if has_failed {
             self.end_turn(now, at);
             self.select(now, at, None);
@@ -251,12 +253,29 @@ impl Node {
         }
         match self.peers.get_mut(&peer) {
             Some(sessions) if sessions.current == at => self.report(at),
+            Some(sessions) if is_back && sessions.retiring == Some(at) => {
+                self.take_back(now, peer);
+            }
             Some(sessions) if has_failed && sessions.retiring == Some(at) => {
                 sessions.retiring = None;
                 self.slots.clear(at);
             }
             _ => {}
         }
+    }
+
+    /// A session that was to be replaced because it was silent carries again: unless another one
+    /// does by now, it stays, and the attempt at another is over.
+    fn take_back(&mut self, now: Instant, peer: Fingerprint) {
+        let Some(sessions) = self.peers.get_mut(&peer) else { return };
+        let Some(at) = sessions.retiring else { return };
+        let attempt = sessions.current;
+        if self.slots.get(attempt).is_some_and(carries) {
+            return;
+        }
+        *sessions = Sessions { current: at, retiring: None };
+        self.remove(now, attempt, None);
+        self.report(at);
     }
 
     /// Tells the controller of a link's status, if it does not know.

@@ -113,6 +113,31 @@ fn credentials_serve_again_once_their_session_is_over() {
     assert_eq!(world.machines[0].status(of_peer).map(|status| status.session), Some(2));
 }
 
+/// While the link is silent, the controller looks for another way to the peer. The link comes back
+/// first: the controller is told of it, under its own number, and the attempt is over.
+#[test]
+fn a_silent_link_that_comes_back_ends_the_attempt_at_another() {
+    let mut world = up(&NATS, 1);
+    let of_peer = world.fingerprint(1);
+    let [ours, theirs, server] =
+        [[203, 0, 113, 1], [203, 0, 113, 2], [198, 51, 100, 1]].map(std::net::IpAddr::from);
+    world.cut.extend([(ours, theirs), (ours, server), (theirs, server)]);
+    let is_silent =
+        |world: &World| world.machines[0].state(of_peer) == Some(LinkState::Disconnected);
+    world.run_until(seconds(20), is_silent).expect("silent");
+    world.open_end(0, 1, 2, true, None);
+    world.run(seconds(1));
+    assert_eq!(world.machines[0].status(of_peer).map(|status| status.session), Some(2));
+    world.cut.clear();
+    let is_back = |world: &World| world.machines[0].state(of_peer) == Some(LinkState::Up);
+    world.run_until(seconds(10), is_back).expect("back");
+    assert_eq!(world.machines[0].status(of_peer).map(|status| status.session), Some(1));
+    assert_eq!(world.machines[0].told().last(), Some(&LinkState::Up));
+    world.run(seconds(60));
+    assert!(world.is_up(0, 1));
+    assert_eq!(world.talk(0, 1, 50), [50, 50]);
+}
+
 #[test]
 fn controllers_talk_over_a_link_within_bounds() {
     let mut world = up(&NATS, 1);
