@@ -75,6 +75,8 @@ pub(crate) struct Peer {
     /// Where the other end of the path is, while that is direct.
     pub(crate) seen_at: Option<SocketAddr>,
     pub(crate) held: Option<Held>,
+    /// When other members were asked last to carry an offer to it.
+    pub(crate) offered: Option<Instant>,
     /// Attempts without signalling since the link was up.
     pub(crate) attempts: u32,
     failures: u32,
@@ -96,6 +98,7 @@ impl Peer {
             early: Vec::new(),
             seen_at: None,
             held: None,
+            offered: None,
             attempts: 0,
             failures: 0,
             complaint: String::new(),

@@ -22,6 +22,8 @@ use crate::words::{CANDIDATES_PER_WORD, Word, Words};
 const CARRIERS_MAX: usize = 3;
 /// How long an offer waits for the link that seems to be up to turn out dead.
 const HELD_TIME: Duration = Duration::from_secs(10);
+/// So soon after one another, both ends' offers are on their way at the same time.
+const CROSSING_TIME: Duration = Duration::from_secs(2);
 
 impl GroupVpn {
     pub(super) fn on_said(&mut self, now: Instant, by: Fingerprint, words: &[u8]) {
@@ -62,7 +64,8 @@ impl GroupVpn {
             Word::Offer { session: id, credentials, mut candidates } => {
                 candidates.extend(seen);
                 let until = now + HELD_TIME;
-                self.on_carried_offer(from, Held { id, via, credentials, candidates, until });
+                let offer = Held { id, via, credentials, candidates, until };
+                self.on_carried_offer(now, from, offer);
             }
             Word::Answer { session, credentials, mut candidates } => {
                 candidates.extend(seen);
@@ -79,7 +82,7 @@ impl GroupVpn {
         }
     }
 
-    fn on_carried_offer(&mut self, from: Fingerprint, offer: Held) {
+    fn on_carried_offer(&mut self, now: Instant, from: Fingerprint, offer: Held) {
         let regular = self.offers_to(&from);
         let Some(peer) = self.peers.get_mut(&from) else { return };
         // Several members may carry the same one.
@@ -87,7 +90,9 @@ impl GroupVpn {
             return;
         }
         let is_ours = |s: &Session| s.offered_by_us && !s.answered && s.way != Way::Memory;
-        let has_crossed = regular && peer.session.as_ref().is_some_and(is_ours);
+        // One that is older was for somebody who was not there yet.
+        let is_recent = peer.offered.is_some_and(|at| now < at + CROSSING_TIME);
+        let has_crossed = regular && is_recent && peer.session.as_ref().is_some_and(is_ours);
         match peer.state {
             // A carrier must not be able to end a link that works.
             LinkState::Up => peer.held = Some(offer),
@@ -156,6 +161,7 @@ impl GroupVpn {
         let Some((id, number, ours)) = self.random.session() else { return };
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.begin(id.clone(), number, Way::Member(None), ours.clone(), None);
+        peer.offered = Some(now);
         peer.next_offer = Some(now + ANSWER_PATIENCE + recall::pause(spread));
         self.open(to, true, number, &ours, None);
         let (first, rest) = self.candidates_in_words();

@@ -156,6 +156,16 @@ impl Room {
         self.put(index, place);
     }
 
+    /// The datapath says that a link has lost its path.
+    fn silence(&mut self, index: usize, peer: Fingerprint) {
+        let link = self.nodes[index].links.get_mut(&peer).unwrap();
+        link.state = LinkState::Disconnected;
+        let session = link.session;
+        let (state, reason) = (LinkState::Disconnected, String::new());
+        self.event(index, Event::LinkState { peer, session, state, path: None, reason });
+        self.settle();
+    }
+
     fn up(&self, index: usize) -> usize {
         self.nodes[index].links.values().filter(|link| link.state == LinkState::Up).count()
     }
@@ -172,6 +182,18 @@ impl Room {
             self.fail(index, peer);
         }
     }
+}
+
+/// An offer as a member carries it.
+fn offer_in_the_name_of(from: &Fingerprint) -> Vec<u8> {
+    let mut words = vec![1, 2];
+    words.extend(from.0);
+    words.extend([0, 1, 1, 0, b's', 4, 0]);
+    words.extend(b"ufra");
+    words.extend([22, 0]);
+    words.extend(b"0123456789abcdefABCDEF");
+    words.push(0);
+    words
 }
 
 /// The port of nodes that anybody reaches.
@@ -280,6 +302,44 @@ fn a_link_that_goes_silent_is_made_anew_through_a_member() {
     }
 }
 
+/// Who looked for a member that was not there yet is found by that member's own offer.
+#[test]
+fn an_offer_that_nobody_heard_does_not_stand_in_the_way_of_the_peers() {
+    for (index, peer) in [(1, 2), (2, 1)] {
+        let mut room = Room::placed(&[OPEN, CLOSED, CLOSED]);
+        room.server_dies();
+        let [carrier, from] = [0, peer].map(|index| room.nodes[index].fingerprint);
+        room.silence(index, from);
+        room.advance(Duration::from_secs(5));
+        let opened = room.nodes[index].opened;
+        assert_ne!(room.nodes[index].links[&from].state, LinkState::Up);
+        let words = offer_in_the_name_of(&from);
+        room.event(index, Event::Said { peer: carrier, words });
+        room.settle();
+        assert_eq!(room.nodes[index].opened, opened + 1, "node {index}");
+    }
+}
+
+/// The session that was silent carries again while another is looked for.
+#[test]
+fn a_link_that_comes_back_by_itself_is_taken_back() {
+    let mut room = Room::placed(&[OPEN, CLOSED, CLOSED]);
+    room.server_dies();
+    let peer = room.nodes[2].fingerprint;
+    let before = room.nodes[1].links[&peer].clone();
+    room.silence(1, peer);
+    room.advance(Duration::from_secs(3));
+    assert_ne!(room.nodes[1].links[&peer].session, before.session);
+    room.nodes[1].links.insert(peer, before.clone());
+    let (session, state, reason) = (before.session, LinkState::Up, String::new());
+    room.event(1, Event::LinkState { peer, session, state, path: None, reason });
+    room.settle();
+    assert_eq!(room.nodes[1].policy.regained().len(), 1);
+    let opened = room.nodes[1].opened;
+    room.advance(Duration::from_secs(60));
+    assert_eq!(room.nodes[1].opened, opened, "nothing more is tried");
+}
+
 #[test]
 fn strangers_and_forgeries_are_not_let_in_by_a_carrier() {
     let mut room = Room::placed(&[OPEN, CLOSED, CLOSED]);
@@ -293,13 +353,7 @@ fn strangers_and_forgeries_are_not_let_in_by_a_carrier() {
         room.event(1, Event::Said { peer, words });
     }
     // An offer in a stranger's name.
-    let mut words = vec![1, 2];
-    words.extend([99; 32]);
-    words.extend([0, 1, 1, 0, b's', 4, 0]);
-    words.extend(b"ufra");
-    words.extend([22, 0]);
-    words.extend(b"0123456789abcdefABCDEF");
-    words.push(0);
+    let mut words = offer_in_the_name_of(&Fingerprint([99; 32]));
     let peer = room.nodes[0].fingerprint;
     room.event(1, Event::Said { peer, words: words.clone() });
     room.settle();
