@@ -162,8 +162,8 @@ impl Agent {
         }
     }
 
-    /// The oldest found candidate without a valid pair gives way to a new one, unless its answer may
-    /// still be under way: where many sockets of a peer are heard at once, the first would be
+    /// The oldest found candidate without a valid pair gives way to a new one, unless its answer
+    /// may still be under way: where many sockets of a peer are heard at once, the first would be
     /// forgotten before they can answer, and with them the one that stays.
     fn make_room_for_reflexive(&mut self) -> Option<()> {
         let found = |c: &&Candidate| c.kind == CandidateKind::PeerReflexive;

@@ -1,5 +1,5 @@
-//! The NAT matrix, as many times as wanted: every ordered pair of NAT kinds with real nodes, Prosody
-//! and coturn, and 15 ms per cable. `tests/matrix` builds and starts it.
+//! The NAT matrix, as many times as wanted: every ordered pair of NAT kinds with real nodes,
+//! Prosody and coturn, and 15 ms per cable. `tests/matrix` builds and starts it.
 //!
 //! A run goes on after a failure. What nodes say of one is left in a folder; the table, the picture
 //! and all outcomes are written anew after each run.
@@ -28,8 +28,8 @@ struct Flags {
     /// Only these kinds, separated by commas, as for `ipop lab --nat`.
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<Nat>,
-    /// Where the results go: `matrix.md`, `matrix.svg`, `outcomes.jsonl`, and a folder for each pair
-    /// that fell short or was slow.
+    /// Where the results go: `matrix.md`, `matrix.svg`, `outcomes.jsonl`, and a folder for each
+    /// pair that fell short or was slow.
     #[arg(long, default_value = "target/matrix")]
     folder: PathBuf,
     /// Keep what nodes say of all pairs.
