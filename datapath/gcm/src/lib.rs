@@ -67,7 +67,8 @@ impl Key {
     ///
     /// # Errors
     /// [`Refused`] if the message is too long, or `out` is not as long as message and tag.
-    #[inline]
+    // Not inlined into other crates: those may be compiled without optimisation, and vectors that
+    // go by memory between any two instructions are a hundred times slower.
     pub fn seal(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -91,7 +92,6 @@ impl Key {
     /// # Errors
     /// [`Refused`] if the tag is another one, after which `out` holds zeros, or if a length is
     /// wrong.
-    #[inline]
     pub fn open(
         &self,
         nonce: &[u8; NONCE_LEN],

@@ -203,7 +203,9 @@ impl Sender {
             } else if since.elapsed() > LOST_AFTER {
                 // What never came is no longer under way.
                 shared.arrived.fetch_add(self.sent.saturating_sub(arrived), Ordering::AcqRel);
-                shared.arrived_bytes.fetch_add(self.sent_bytes - bytes, Ordering::AcqRel);
+                shared
+                    .arrived_bytes
+                    .fetch_add(self.sent_bytes.saturating_sub(bytes), Ordering::AcqRel);
                 return;
             }
             std::thread::sleep(Duration::from_micros(100));
