@@ -290,7 +290,6 @@ fn a_path_that_shrinks_while_it_loses_much_is_noticed() {
             assert!(path.told.iter().skip(1).all(|(_, len)| *len <= 1400), "{:?}", path.told);
         }
         times.sort_unstable();
-        println!("{rtt:?}, {lost} % {row}: {:?} {:?}", times[30], times[59]);
         assert!(times[30] < SECOND + rtt * 12, "{rtt:?}, {lost} %, {row} in a row: {times:?}");
     }
 }
