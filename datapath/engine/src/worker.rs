@@ -1,8 +1,11 @@
 //! One worker: frames from its tap queue to its UDP sockets and back.
 //!
-//! A turn is: wait and reap once; then, in the order of the batch, fates of outputs, orders, the
-//! datagrams (ingress), the frames (egress); then flush what waited for the end of the batch. What
-//! was queued reaches the kernel with the next wait.
+//! A turn is: wait and reap once; carry out the agent's orders; then, in the order of the batch,
+//! fates of outputs, the datagrams (ingress), the frames (egress); then flush what waited for the
+//! end of the batch. What was queued reaches the kernel with the next wait.
+//!
+//! Orders do not wait for their bell: a full batch may hold datagrams that were sealed with keys
+//! which the agent has ordered to be installed, while the bell is in the next one.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -87,6 +90,7 @@ impl<P: Port> Worker<P> {
         let now = Instant::now();
         self.woken = now;
         self.pipeline.note_wait(now, busy);
+        self.obey(now);
         for completion in batch.drain() {
             self.on_completion(now, completion);
         }
@@ -119,10 +123,8 @@ impl<P: Port> Worker<P> {
             Completion::DatagramLost => {
                 self.outside.counters.drop(DropReason::BuffersExhausted);
             }
-            Completion::Doorbell => {
-                self.obey(now);
-                self.take_handed(now);
-            }
+            // Orders have been seen to.
+            Completion::Doorbell => self.take_handed(now),
             Completion::Datagram(datagram) => {
                 let source = Source { remote: datagram.remote(), local: datagram.local() };
                 let (data, size) = (datagram.data(), datagram.segment_size());
@@ -150,7 +152,7 @@ impl<P: Port> Worker<P> {
             let Some(order) = self.inbox.take() else { return };
             self.on_order(now, order);
         }
-        // The bell has been answered: whatever is left needs another ring.
+        // The bell may have been answered: whatever is left needs another ring.
         self.inbox.ring_again();
     }
 
