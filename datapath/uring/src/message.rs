@@ -101,6 +101,26 @@ impl Envelope {
         &self.header
     }
 
+    /// As [`seal`](Self::seal), for one datagram that so many routers less one pass on.
+    pub(crate) fn seal_near(
+        &mut self,
+        payload: *const u8,
+        len: usize,
+        hop_limit: u8,
+        destination: &Destination,
+    ) -> *const libc::msghdr {
+        self.address(destination);
+        // In the place of the segment size.
+        let mut writer = ControlWriter { bytes: &mut self.control.0, len: self.control_len[0] };
+        let hops = i32::from(hop_limit).to_ne_bytes();
+        match destination.remote {
+            SocketAddr::V4(_) => writer.put(libc::IPPROTO_IP, libc::IP_TTL, &hops),
+            SocketAddr::V6(_) => writer.put(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &hops),
+        }
+        self.control_len[0] = writer.len;
+        self.seal(payload, len, 0, destination)
+    }
+
     /// Writes the peer's address and the control messages: packet info with our source address,
     /// then the segment size, so that leaving the latter out is a matter of length.
     fn address(&mut self, destination: &Destination) {
@@ -375,5 +395,21 @@ mod tests {
         envelope.seal(ptr::null(), 10, 0, &second);
         assert_eq!(envelope.header.msg_namelen as usize, size_of::<libc::sockaddr_in6>());
         assert_eq!(envelope.control.0[control_space(0)..][..16], [0; 16], "other family: ours");
+    }
+
+    #[test]
+    fn a_hop_limit_stands_behind_our_address() {
+        let destination = Destination {
+            remote: "192.0.2.1:5000".parse().unwrap(),
+            local_ip: "192.0.2.9".parse().unwrap(),
+            local_port: 0,
+        };
+        let mut envelope = Envelope::new();
+        envelope.seal_near(ptr::null(), 10, 2, &destination);
+        assert_eq!(envelope.header.msg_controllen, control_space(12) + control_space(4));
+        let message = &envelope.control.0[control_space(12)..];
+        assert_eq!(message[WORD..WORD + 4], libc::IPPROTO_IP.to_ne_bytes());
+        assert_eq!(message[WORD + 4..WORD + 8], libc::IP_TTL.to_ne_bytes());
+        assert_eq!(message[CONTROL_HEADER_LEN..][..4], 2i32.to_ne_bytes());
     }
 }

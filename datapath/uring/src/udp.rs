@@ -143,6 +143,23 @@ impl UdpSocket {
         self.transmit(data, 0, destination).map_err(SendError::from_errno)
     }
 
+    /// Sends one datagram now with this hop limit (TTL) instead of the system's. Never blocks.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send_near(
+        &self,
+        data: &[u8],
+        hop_limit: u8,
+        destination: &Destination,
+    ) -> Result<(), SendError> {
+        let mut envelope = Envelope::new();
+        let message = envelope.seal_near(data.as_ptr(), data.len(), hop_limit, destination);
+        // SAFETY: the message points into `envelope` and `data`, which outlive it unmoved.
+        let sent = unsafe { self.send_message(message, destination) };
+        sent.map_err(SendError::from_errno)
+    }
+
     /// Sends `data` now as datagrams of `segment_size` bytes, the last one possibly shorter, in
     /// one call; one by one where the route takes no segmentation. Never blocks.
     ///
@@ -189,13 +206,23 @@ impl UdpSocket {
         segment_size: u16,
         destination: &Destination,
     ) -> Result<(), libc::c_int> {
+        let mut envelope = Envelope::new();
+        let message = envelope.seal(data.as_ptr(), data.len(), segment_size, destination);
+        // SAFETY: the message points into `envelope` and `data`, which outlive it unmoved.
+        unsafe { self.send_message(message, destination) }
+    }
+
+    /// # Safety
+    /// The message is as an [`Envelope`] sealed it, and that and its payload are where they were.
+    unsafe fn send_message(
+        &self,
+        message: *const libc::msghdr,
+        destination: &Destination,
+    ) -> Result<(), libc::c_int> {
         if destination.remote.is_ipv4() != (self.family == Family::V4) {
             return Err(libc::EAFNOSUPPORT);
         }
-        let mut envelope = Envelope::new();
-        let message = envelope.seal(data.as_ptr(), data.len(), segment_size, destination);
-        // SAFETY: the message points into `envelope` and `data`, both of which outlive the call
-        // unmoved, with the lengths that `seal` wrote; sendmsg only reads them.
+        // SAFETY: the caller's word; sendmsg only reads what the message points at.
         let sent = unsafe { libc::sendmsg(self.fd.as_raw_fd(), message, libc::MSG_DONTWAIT) };
         match sent {
             0.. => Ok(()),
