@@ -20,6 +20,7 @@ use crate::pair::Pair;
 use crate::trace::{Choice, Trace};
 
 pub use hard::{OPENERS_MAX, PROBES_MAX};
+pub use punch::KNOCK_HOP_LIMIT;
 
 /// Candidates that the peer names, at most. Those found by its checks are counted apart: whoever
 /// can make them up without end must not keep the named ones out.
@@ -43,9 +44,8 @@ pub struct AgentConfig {
     pub seed: [u8; 32],
     /// Pause between new checks (Ta).
     pub pace: Duration,
-    /// How long the controlled end waits with its first checks, unless one of the peer comes: it
-    /// answers an offer, and the offerer hears of it later than it knows the offerer. Routers that
-    /// reject spoil the path of whoever is sent to before it sends.
+    /// How long the controlled end waits for the peer's first check when it has knocked, see
+    /// [`Output::Knock`].
     pub head_start: Duration,
     /// How long a direct pair may take to become valid before a relayed one is used.
     pub relay_patience: Duration,
@@ -68,7 +68,7 @@ impl AgentConfig {
             tie_breaker,
             seed,
             pace: Duration::from_millis(10),
-            head_start: Duration::from_millis(40),
+            head_start: Duration::from_millis(500),
             relay_patience: Duration::from_millis(300),
             connect_patience: Duration::from_secs(20),
             hopeless_patience: Duration::from_secs(8),
@@ -121,6 +121,16 @@ pub enum Output {
     /// Send a datagram.
     Transmit {
         /// Base to send from.
+        local: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+        /// A STUN message.
+        data: Vec<u8>,
+    },
+    /// Send a datagram with [`KNOCK_HOP_LIMIT`] as its hop limit (TTL): it opens our router for the
+    /// peer and is dropped on the way to the peer's.
+    Knock {
+        /// Base to send from, a host's.
         local: SocketAddr,
         /// Where to.
         remote: SocketAddr,
@@ -211,6 +221,8 @@ pub struct Agent {
     /// When there was last a reason to doubt the selected pair, see `moves.rs`.
     suspect_since: Option<Instant>,
     punch: punch::Punch,
+    /// Some check of the peer has come: it knows of us, and has sent to us.
+    peer_checks: bool,
     hard: hard::Hard,
     /// When both ends knew each other.
     started: Option<Instant>,
@@ -254,6 +266,7 @@ impl Agent {
             silent_since: None,
             suspect_since: None,
             punch: punch::Punch::default(),
+            peer_checks: false,
             hard: hard::Hard::default(),
             started: None,
             next_check: now,
@@ -302,8 +315,7 @@ impl Agent {
         let Ok(key) = Key::short_term(&credentials.pwd) else { return self.fail() };
         self.remote = Some((credentials, key));
         self.started = Some(now);
-        let head_start = self.config.head_start;
-        self.next_check = if self.controlling { now } else { now + head_start };
+        self.next_check = now;
         self.set_state(State::Checking);
         for early in std::mem::take(&mut self.early) {
             self.on_authentic_check(now, early);

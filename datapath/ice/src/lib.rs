@@ -35,8 +35,8 @@ mod pair;
 mod trace;
 
 pub use agent::{
-    Agent, AgentConfig, OPENERS_MAX, Output, PROBES_MAX, Packet, REMOTE_CANDIDATES_MAX, Refused,
-    Selected, State,
+    Agent, AgentConfig, KNOCK_HOP_LIMIT, OPENERS_MAX, Output, PROBES_MAX, Packet,
+    REMOTE_CANDIDATES_MAX, Refused, Selected, State,
 };
 pub use candidate::{Candidate, CandidateKind, Credentials, foundation, priority};
 pub use trace::{CheckFailure, Choice, ChoiceCause, Outcome, Suspicion, Trace, TracedPair};

@@ -87,7 +87,9 @@ pub(crate) struct Check {
     pace: Duration,
     /// So many are sent before the schedule, at a pace of their own: they will be lost.
     ahead: usize,
-    pub(crate) again_at: Instant,
+    again_at: Instant,
+    /// What was sent last was a knock: the peer's check is waited for until then.
+    pub(crate) held_until: Option<Instant>,
 }
 
 impl Check {
@@ -101,7 +103,15 @@ impl Check {
     ) -> Self {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
         let ahead = losses.expected() - 1;
-        Self { nominates, sendings: Vec::new(), started: now, pace, ahead, again_at: now }
+        Self {
+            nominates,
+            sendings: Vec::new(),
+            started: now,
+            pace,
+            ahead,
+            again_at: now,
+            held_until: None,
+        }
     }
 
     /// Starts it anew; answers to what was sent before still count.
@@ -110,6 +120,16 @@ impl Check {
         self.started = now;
         let sent = self.sendings.len();
         self.sendings.drain(..sent.saturating_sub(RETRANSMIT_MS.len() / 2));
+    }
+
+    /// When it is to be sent again.
+    pub(crate) fn again_at(&self) -> Instant {
+        self.held_until.unwrap_or(self.again_at)
+    }
+
+    /// Whether nothing of it has been sent.
+    pub(crate) fn is_new(&self) -> bool {
+        self.sendings.is_empty()
     }
 
     /// Whether it has been sent often enough.
@@ -318,7 +338,7 @@ mod tests {
         let mut check = Check::new(start, false, None, Losses::default());
         let mut times = Vec::new();
         while !check.is_exhausted() {
-            let at = check.again_at;
+            let at = check.again_at();
             let number = u8::try_from(times.len()).unwrap();
             let transaction = TransactionId([number; 12]);
             check.sent(Sending { transaction, at, controlling: true, nominates: false });
@@ -326,7 +346,7 @@ mod tests {
             times.push(at);
         }
         assert_eq!(times.len(), RETRANSMIT_MS.len());
-        assert_eq!(check.again_at - start, Duration::from_millis(RETRANSMIT_MS.iter().sum()));
+        assert_eq!(check.again_at() - start, Duration::from_millis(RETRANSMIT_MS.iter().sum()));
         assert!(check.sending(TransactionId([99; 12])).is_none());
     }
 
@@ -338,7 +358,7 @@ mod tests {
             let mut check = Check::new(start, false, rtt, Losses::default());
             let transaction = TransactionId([0; 12]);
             check.sent(Sending { transaction, at: start, controlling: true, nominates: false });
-            assert_eq!(check.again_at, start + Duration::from_millis(expected));
+            assert_eq!(check.again_at(), start + Duration::from_millis(expected));
         }
     }
 

@@ -150,6 +150,10 @@ impl World {
                         }
                         self.send(side, local.port(), remote, data);
                     }
+                    // It passes its own router and is dropped by the next one.
+                    Output::Knock { local, remote, .. } => {
+                        end.translate(local.port(), remote);
+                    }
                     Output::Open { base, remote, data } => {
                         assert_eq!(base, end.host);
                         end.opened += 1;

@@ -161,7 +161,8 @@ fn a_path_stays_for_an_hour() {
         let mut world = world([Nat::PortRestricted, Nat::Symmetric], true, 1, controlling, 9);
         world.loss = 2;
         world.run(Duration::from_secs(3600));
-        assert!(world.is_settled(), "{controlling:?}");
+        // The other make wavers between relayed pairs of one worth: it may just have nominated.
+        assert!(settles(&mut world, Duration::from_secs(10)), "{controlling:?}");
         let states = &world.ends[1].states;
         assert!(!states.iter().any(|(_, state)| *state == State::Failed), "{states:?}");
     }

@@ -28,16 +28,36 @@ fn every_pair_of_nats_connects_and_directly_where_that_is_possible() {
     }
 }
 
+/// Pairs with a rejecting router.
+const REJECTING: [(Nat, Nat); 5] = [
+    (Nat::Rejecting, Nat::PortRestricted),
+    (Nat::PortRestricted, Nat::Rejecting),
+    (Nat::Rejecting, Nat::FullCone),
+    (Nat::FullCone, Nat::Rejecting),
+    (Nat::Rejecting, Nat::Rejecting),
+];
+
+#[test]
+fn who_knows_the_other_first_knocks_and_spoils_no_router() {
+    for (a, b) in REJECTING {
+        for signalling in [0, 10, 30, 60, 100, 200, 400] {
+            for relays in [false, true] {
+                for seed in 0..5 {
+                    let delay = Duration::from_millis(signalling);
+                    let mut world = World::staggered([a, b], relays, seed, delay);
+                    world.run(Duration::from_millis(200));
+                    let is_well = world.is_direct() && world.is_settled();
+                    assert!(is_well, "{a:?} {b:?} {signalling} {relays} {seed}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rejecting_routers_are_punched_together() {
-    for (a, b) in [
-        (Nat::Rejecting, Nat::PortRestricted),
-        (Nat::PortRestricted, Nat::Rejecting),
-        (Nat::Rejecting, Nat::FullCone),
-        (Nat::FullCone, Nat::Rejecting),
-        (Nat::Rejecting, Nat::Rejecting),
-    ] {
-        // With luck at once, else when the routers have forgotten.
+    for (a, b) in REJECTING {
+        // If not at once, then when the routers have forgotten.
         for signalling in [0, 10, 30, 60, 100, 300, 1000] {
             for seed in 0..5 {
                 let signalling = Duration::from_millis(signalling);
@@ -294,6 +314,7 @@ fn a_path_that_works_one_way_only_is_not_used() {
 fn ends_that_see_different_pairs_valid_agree_in_the_end() {
     for side in 0..2 {
         let mut world = World::new([Nat::Open, Nat::Open], true, 3);
+        world.lose_all();
         world.cut = Box::new(move |from, a, b, data| {
             from == side && is_request(data) && !is_relay(a) && !is_relay(b)
         });

@@ -115,6 +115,15 @@ pub enum LinkOutput {
         /// The datagram.
         data: Vec<u8>,
     },
+    /// Send a datagram that passes our own router alone, see `ipop_ice::Output::Knock`.
+    Knock {
+        /// Base to send from.
+        local: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+        /// The datagram.
+        data: Vec<u8>,
+    },
     /// Send a datagram from a new socket at this base's address, see `ipop_ice::Output::Open`.
     Open {
         /// Whose address to take.

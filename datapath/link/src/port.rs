@@ -51,6 +51,15 @@ pub enum Output {
         /// The whole datagram.
         data: Vec<u8>,
     },
+    /// As `Transmit`, with [`ipop_ice::KNOCK_HOP_LIMIT`] as the datagram's hop limit.
+    Knock {
+        /// The source: address and port of the socket.
+        local: SocketAddr,
+        /// The destination.
+        remote: SocketAddr,
+        /// The whole datagram.
+        data: Vec<u8>,
+    },
     /// Send a datagram from a new socket at this address, with any free port. What comes to it is
     /// input with that port; what is to leave from there names it. The socket is needed until
     /// [`Output::CloseIdle`], and as long as [`Node::uses_local`](crate::Node::uses_local) says so.

@@ -3,10 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipop_ice::KNOCK_HOP_LIMIT;
 use ipop_link::{Event as LinkEvent, InstallLane, LinkState, LinkStatus, Output};
 use ipop_pipeline as pipeline;
 use ipop_steer::{Counter, DropReason, Event};
-use ipop_uring::Destination;
+use ipop_uring::{Destination, SendError, UdpSocket};
 use ipop_wire::mac_of;
 
 use super::Agent;
@@ -18,7 +19,14 @@ impl Agent {
     pub(super) fn carry_out(&mut self) {
         while let Some(output) = self.parts.node.poll_output() {
             match output {
-                Output::Transmit { local, remote, data } => self.transmit(local, remote, &data),
+                Output::Transmit { local, remote, data } => {
+                    self.transmit(local, remote, |socket, to| socket.send(&data, to));
+                }
+                Output::Knock { local, remote, data } => {
+                    let send =
+                        |socket: &UdpSocket, to: &_| socket.send_near(&data, KNOCK_HOP_LIMIT, to);
+                    self.transmit(local, remote, send);
+                }
                 Output::Open { base, remote, data } => {
                     if let Err(error) = self.spares.open(base.ip(), remote, &data) {
                         // One of many.
@@ -63,12 +71,17 @@ impl Agent {
         }
     }
 
-    fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
+    fn transmit(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        send: impl FnOnce(&UdpSocket, &Destination) -> Result<(), SendError>,
+    ) {
         let workers = std::iter::once(&self.parts.sockets).chain(&self.parts.lane_sockets);
         let mut of_family = workers.filter_map(|sockets| sockets.of(&remote.ip()));
         let own = of_family.find(|socket| socket.port() == local.port());
         let Some(socket) = own.or_else(|| self.spares.socket(local.port())) else { return };
-        if let Err(error) = socket.send(data, &between(local, remote)) {
+        if let Err(error) = send(socket, &between(local, remote)) {
             // Every such datagram is repeated; what never works shows as a failed check.
             tracing::debug!("to {remote}: {error}");
             self.parts.counters.add(DropReason::SendFailed.slot(), 1);

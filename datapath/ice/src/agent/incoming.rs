@@ -178,6 +178,7 @@ impl Agent {
         let Some(index) = self.pair_of(&check) else { return };
         let key = self.key(index);
         self.trace_request(index, &check);
+        self.stop_knocking(now);
         if check.nominates && !self.controlling {
             // The latest nomination counts; one that still waits for its pair is void.
             for (other, pair) in self.pairs.iter_mut().enumerate() {
@@ -242,7 +243,23 @@ impl Agent {
         if self.selected == Some(self.key(index)) && self.state == State::Disconnected {
             self.set_state(State::Connected);
         }
+        if sending.nominates {
+            self.nominate(now);
+            self.correct_peer(now, index);
+        }
         Ok(())
+    }
+
+    /// The peer has heard a nomination, and follows it. If we have decided otherwise since, it is
+    /// told again which pair is in use.
+    fn correct_peer(&mut self, now: Instant, nominated: usize) {
+        let in_use = self.selected.filter(|key| *key != self.key(nominated));
+        let Some(in_use) = in_use.and_then(|key| self.find(key)) else { return };
+        let mut others = self.pairs.iter().enumerate().filter(|(index, _)| *index != in_use);
+        if self.controlling && !others.any(|(_, pair)| pair.is_nominating()) {
+            self.pairs[nominated].withdraw();
+            self.start_check(now, in_use, true);
+        }
     }
 
     /// The peer sees a base of ours there.

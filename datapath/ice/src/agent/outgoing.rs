@@ -49,7 +49,7 @@ impl Agent {
         if matches!(self.state, State::New | State::Failed) {
             return None;
         }
-        let checks = self.pairs.iter().filter_map(|pair| pair.check.as_ref().map(|c| c.again_at));
+        let checks = self.pairs.iter().filter_map(|pair| pair.check.as_ref().map(Check::again_at));
         let refreshes = self.pairs.iter().filter_map(|pair| pair.refresh_at);
         let waiting = self.pairs.iter().any(|pair| pair.state == PairState::Waiting);
         let paced = (waiting || !self.triggered.is_empty()).then_some(self.next_check);
@@ -133,12 +133,17 @@ impl Agent {
             return self.give_up(now, index, RETRY_PAUSE, CheckFailure::Unsendable);
         };
         self.trace_sent(now, index, nominates);
+        let knocks = self.knocks(index);
         let pair = &mut self.pairs[index];
         if let Some(check) = &mut pair.check {
             check.sent(Sending { transaction, at: now, controlling, nominates });
+            check.held_until = knocks.then_some(now + self.config.head_start);
         }
-        let (local, remote) = (pair.local, pair.remote);
-        self.outputs.push_back(Output::Transmit { local, remote, data: request });
+        let (local, remote, data) = (pair.local, pair.remote, request);
+        self.outputs.push_back(match knocks {
+            true => Output::Knock { local, remote, data },
+            false => Output::Transmit { local, remote, data },
+        });
     }
 
     /// A check from a base to wherever the peer may be.
@@ -177,10 +182,10 @@ impl Agent {
         format!("{}:{}", remote.ufrag, self.config.local.ufrag)
     }
 
-    fn retransmit(&mut self, now: Instant) {
+    pub(super) fn retransmit(&mut self, now: Instant) {
         for index in 0..self.pairs.len() {
             let pair = &mut self.pairs[index];
-            let Some(check) = pair.check.as_ref().filter(|check| check.again_at <= now) else {
+            let Some(check) = pair.check.as_ref().filter(|check| check.again_at() <= now) else {
                 continue;
             };
             if check.is_exhausted() {

@@ -1,14 +1,21 @@
-//! Punching together: what to do about direct pairs that never worked while a relay does.
+//! Punching: how both ends' routers are opened before either hears of the other.
 //!
-//! A router that rejects what comes unasked remembers it, and maps what we send to that remote
+//! A router that rejects what comes unasked remembers it, and maps what is sent to that remote
 //! afterwards to another port. Then a peer whose NAT filters by port never hears us, however often
-//! both try. Two things mend that: silence of both ends until the routers have forgotten (30 s for
-//! a flow without answers on Linux), and first datagrams that leave both ends at about the same
-//! time, so that each has passed its own router before the other's comes.
+//! both try. So whoever is first to know the other must not be heard by the other's router, yet
+//! open its own. The controlled end is first: it answers an offer. It *knocks*: its first check of
+//! a reflexive address has so small a hop limit that it passes one router and no more. The offerer
+//! comes to know of it when that is done, and its first check finds the way open. Where it does
+//! not, one by way of a relay tells that the offerer's own router is open: relayed pairs are the
+//! last to be checked. If none comes within [`super::AgentConfig::head_start`], we try all the
+//! same.
 //!
-//! So the controlling end waits, tells the peer by a Binding indication over the pair in use, and
-//! starts its checks half a round trip later, when the peer, who starts at once, has heard it. To
-//! agents that know nothing of this the indication is a keepalive (RFC 8445 section 11).
+//! Where that went wrong, two things mend it: silence of both ends until the routers have forgotten
+//! (30 s for a flow without answers on Linux), and first datagrams that leave both ends at about
+//! the same time. The controlling end waits, tells the peer by a Binding indication over the pair
+//! in use, and starts its checks half a round trip later, when the peer, who starts at once, has
+//! heard it. To agents that know nothing of this the indication is a keepalive (RFC 8445 section
+//! 11).
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +23,13 @@ use ipop_stun::{Attribute, Builder, Class, Method};
 
 use super::outgoing::RETRY_PAUSE;
 use super::{Agent, Output, State};
-use crate::pair::PairState;
+use crate::candidate::CandidateKind;
+use crate::pair::{Check, PairState};
 use crate::trace::Trace;
 
+/// Hops that a knock goes: our router passes it on, the next one drops it. Behind two routers of
+/// our own it opens only the nearer one, and all is as it were without it.
+pub const KNOCK_HOP_LIMIT: u8 = 2;
 /// Silence on a pair that never worked; doubles with each failure.
 const QUIET: Duration = Duration::from_secs(35);
 const QUIET_DOUBLINGS: u32 = 3;
@@ -47,6 +58,29 @@ impl Punch {
 }
 
 impl Agent {
+    /// Whether the check that is about to be sent is to open our own router alone.
+    pub(super) fn knocks(&self, index: usize) -> bool {
+        let pair = &self.pairs[index];
+        let is_first = pair.check.as_ref().is_some_and(Check::is_new);
+        let is_between_routers = pair.is_direct()
+            && pair.remote_kind == CandidateKind::ServerReflexive
+            && pair.remote.is_ipv4()
+            && pair.local.is_ipv4();
+        !self.controlling && !self.peer_checks && is_first && is_between_routers
+    }
+
+    /// The peer checks: what has waited for that goes on.
+    pub(super) fn stop_knocking(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.peer_checks, true) {
+            return;
+        }
+        let checks = self.pairs.iter_mut().filter_map(|pair| pair.check.as_mut());
+        for check in checks.filter(|check| check.held_until.is_some()) {
+            check.held_until = Some(now);
+        }
+        self.retransmit(now);
+    }
+
     /// How long a pair that is about to be given up rests.
     pub(super) fn pause_after_failure(&self, index: usize) -> Duration {
         let pair = &self.pairs[index];

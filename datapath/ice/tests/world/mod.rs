@@ -175,6 +175,14 @@ impl End {
     }
 }
 
+/// What a party wants sent.
+struct Sending {
+    local: SocketAddr,
+    remote: SocketAddr,
+    data: Vec<u8>,
+    is_knock: bool,
+}
+
 /// Base sent from, source and destination on the internet, data.
 struct Flying {
     from_side: usize,
@@ -277,7 +285,9 @@ impl World {
             }
         }
         world.introduce(1, relays);
-        world.run(signalling);
+        if !signalling.is_zero() {
+            world.run(signalling);
+        }
         world.introduce(0, relays);
         world
     }
@@ -318,18 +328,39 @@ impl World {
 
     fn drain(&mut self) {
         for side in 0..2 {
-            while let Some((local, remote, data)) = self.next_transmit(side) {
-                self.send(side, local, remote, data);
+            while let Some(Sending { local, remote, data, is_knock }) = self.next_sending(side) {
+                match is_knock {
+                    false => self.send(side, local, remote, data),
+                    true => self.knock(side, remote, &data),
+                }
             }
         }
     }
 
-    fn next_transmit(&mut self, side: usize) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
+    /// What passes its own router and is dropped by the next one.
+    fn knock(&mut self, side: usize, remote: SocketAddr, data: &[u8]) {
+        let source = self.ends[side].translate(self.now, remote);
+        self.datagrams += 1;
+        let _ = (self.cut)(side, source, remote, data);
+    }
+
+    /// Whatever is under way is lost.
+    pub fn lose_all(&mut self) {
+        self.drain();
+        self.flying.clear();
+    }
+
+    fn next_sending(&mut self, side: usize) -> Option<Sending> {
         let (now, end) = (self.now, &mut self.ends[side]);
         match &mut end.party {
             Party::Ours(agent) => loop {
                 match agent.poll_output()? {
-                    Output::Transmit { local, remote, data } => return Some((local, remote, data)),
+                    Output::Transmit { local, remote, data } => {
+                        return Some(Sending { local, remote, data, is_knock: false });
+                    }
+                    Output::Knock { local, remote, data } => {
+                        return Some(Sending { local, remote, data, is_knock: true });
+                    }
                     Output::Selected(selected) => end.selected.push(selected),
                     Output::StateChanged(state) => end.states.push((now, state)),
                     Output::Open { .. } | Output::WantsTurn | Output::TurnIsOver => {}
@@ -344,7 +375,12 @@ impl World {
                     }
                 }
                 let transmit = agent.poll_transmit()?;
-                Some((transmit.source, transmit.destination, transmit.contents.into()))
+                Some(Sending {
+                    local: transmit.source,
+                    remote: transmit.destination,
+                    data: transmit.contents.into(),
+                    is_knock: false,
+                })
             }
         }
     }

@@ -53,6 +53,9 @@ impl Link {
             ipop_ice::Output::Transmit { local, remote, data } => {
                 self.outputs.push_back(LinkOutput::Transmit { local, remote, data });
             }
+            ipop_ice::Output::Knock { local, remote, data } => {
+                self.outputs.push_back(LinkOutput::Knock { local, remote, data });
+            }
             ipop_ice::Output::Open { base, remote, data } => {
                 self.outputs.push_back(LinkOutput::Open { base, remote, data });
             }

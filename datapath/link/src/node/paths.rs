@@ -87,11 +87,15 @@ impl Node {
                 self.questions.note(at, &data);
                 self.transmit(now, local, remote, data);
             }
+            LinkOutput::Knock { local, remote, data } if self.gatherer.is_host(local) => {
+                self.questions.note(at, &data);
+                self.outputs.push_back(Output::Knock { local, remote, data });
+            }
             LinkOutput::Open { base, remote, data } if self.gatherer.is_host(base) => {
                 self.questions.note(at, &data);
                 self.outputs.push_back(Output::Open { base, remote, data });
             }
-            LinkOutput::Open { .. } => {}
+            LinkOutput::Knock { .. } | LinkOutput::Open { .. } => {}
             LinkOutput::WantsTurn => self.queue_for_turn(now, at),
             LinkOutput::TurnIsOver => self.end_turn(now, at),
             LinkOutput::Install { index, session } => self.install(now, at, index, *session),

@@ -46,6 +46,8 @@ pub struct Machine {
     pub installed: usize,
     /// Datagrams that wait to be put on the wire: source, destination, data.
     pub sending: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams that get as far as its router: source, destination.
+    pub knocks: Vec<(SocketAddr, SocketAddr)>,
 }
 
 impl Machine {
@@ -94,6 +96,7 @@ impl Machine {
             connections: Vec::new(),
             installed: 0,
             sending: Vec::new(),
+            knocks: Vec::new(),
         }
     }
 
@@ -105,6 +108,10 @@ impl Machine {
                     assert!(self.has_socket(&local), "sent from {local}");
                     assert!(data.len() <= 1300, "{} bytes", data.len());
                     self.sending.push((local, remote, data));
+                }
+                Output::Knock { local, remote, .. } => {
+                    assert!(self.has_socket(&local), "sent from {local}");
+                    self.knocks.push((local, remote));
                 }
                 // Sockets of its own are more than this machine has.
                 Output::Open { .. } | Output::CloseIdle => {}

@@ -305,6 +305,9 @@ impl World {
             for (from, to, data) in std::mem::take(&mut self.machines[at].sending) {
                 self.leave(at, from, to, data);
             }
+            for (from, to) in std::mem::take(&mut self.machines[at].knocks) {
+                self.routers[self.machines[at].router].leave(self.now, from, to);
+            }
             let events = self.machines[at].events[self.told[at]..].to_vec();
             self.told[at] += events.len();
             for (_, event) in events {
