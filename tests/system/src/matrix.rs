@@ -43,17 +43,13 @@ pub enum Hope {
     Direct,
     /// A direct path, nine times in ten: it is met by many probes.
     Likely,
-    /// A direct path, depending on whose packet comes first.
-    Perhaps,
     /// A relay.
     Relayed,
 }
 
 /// What is to be hoped for with these kinds.
 pub fn hope(nats: [Nat; 2]) -> Hope {
-    use Nat::{
-        AddressDependent, AddressRestricted, Carrier, FullCone, None, Rejecting, Sequential,
-    };
+    use Nat::{AddressDependent, AddressRestricted, Carrier, FullCone, None, Sequential};
     let has = |kind: Nat| nats.contains(&kind);
     let draws = |nat: &Nat| matches!(nat, AddressDependent | Nat::Symmetric | Carrier);
     let is_unknown = |nat: &Nat| draws(nat) || *nat == Sequential;
@@ -62,7 +58,6 @@ pub fn hope(nats: [Nat; 2]) -> Hope {
         () if has(Nat::UdpBlocked) || has(Nat::TcpOnly) => Hope::Relayed,
         () if nats.iter().any(is_open) => Hope::Direct,
         () if nats.iter().all(is_unknown) && nats.iter().any(draws) => Hope::Relayed,
-        () if has(Rejecting) => Hope::Perhaps,
         () if nats.iter().any(draws) => Hope::Likely,
         () => Hope::Direct,
     }
@@ -124,7 +119,8 @@ mod tests {
             ([Nat::Symmetric, Nat::AddressRestricted], Hope::Direct),
             ([Nat::Sequential, Nat::Sequential], Hope::Direct),
             ([Nat::Carrier, Nat::PortRestricted], Hope::Likely),
-            ([Nat::Symmetric, Nat::Rejecting], Hope::Perhaps),
+            ([Nat::Symmetric, Nat::Rejecting], Hope::Likely),
+            ([Nat::Rejecting, Nat::PortRestricted], Hope::Direct),
             ([Nat::Symmetric, Nat::Sequential], Hope::Relayed),
             ([Nat::None, Nat::TcpOnly], Hope::Relayed),
             ([Nat::UdpBlocked, Nat::UdpBlocked], Hope::Relayed),

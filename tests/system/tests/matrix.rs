@@ -9,7 +9,7 @@ use ipop_system_tests::matrix::{Crew, Hope, Report, hope, pairs};
 /// What takes luck gets a second try here, instead of a count.
 #[test]
 fn a_few_kinds_of_each_sort() {
-    let kinds = [Nat::AddressRestricted, Nat::PortRestricted, Nat::Carrier, Nat::TcpOnly];
+    let kinds = [Nat::Rejecting, Nat::PortRestricted, Nat::Carrier, Nat::TcpOnly];
     let folder = std::env::temp_dir().join(format!("ipop-test-{}-matrix", std::process::id()));
     let crew = Crew { at_once: 2, folder, keeps_all: false };
     let mut report = Report::new(&kinds);

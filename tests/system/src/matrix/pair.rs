@@ -63,7 +63,7 @@ fn watch(stage: &Stage, nats: [Nat; 2], start: Instant) -> Outcome {
     let patience = match hope(nats) {
         Hope::Direct | Hope::Likely => DIRECT_PATIENCE,
         Hope::Relayed if outcome.needs_stream() => STREAM_PATIENCE,
-        Hope::Perhaps | Hope::Relayed => RELAY_PATIENCE,
+        Hope::Relayed => RELAY_PATIENCE,
     };
     let is_direct =
         |row: &LinkRow| (row.state, row.path) == (LinkState::Up, Some(PathKind::Direct));

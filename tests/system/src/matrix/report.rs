@@ -159,15 +159,12 @@ fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
     let mut text = format!("{linked} of {} linked", outcomes.clone().count());
     let _ = write!(
         text,
-        "\n{} of {} direct within 10 s that can be; {} of {} met by probes, {} later; {} of {} \
-         where it depends on whose packet is first",
+        "\n{} of {} direct within 10 s that can be; {} of {} met by probes, {} later",
         soon(Hope::Direct),
         of(Hope::Direct).count(),
         soon(Hope::Likely),
         of(Hope::Likely).count(),
         of(Hope::Likely).filter(|o| o.direct.is_some() && !o.is_soon_direct()).count(),
-        soon(Hope::Perhaps),
-        of(Hope::Perhaps).count(),
     );
     let rows = [
         ("to a link", times(outcomes.clone().filter(datagrams).map(|o| o.linked))),
