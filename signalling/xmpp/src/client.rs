@@ -10,6 +10,7 @@ use crate::stream_error;
 use aws_lc_rs::rand;
 use ipop_signal::{Action, FatalCause, Happening};
 use jid::BareJid;
+use minidom::Element;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -28,6 +29,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// A stay in the room of this length is a good one, after which the next pause is short again.
 const STABLE: Duration = Duration::from_secs(10);
+/// How long a stanza waits for another that it can travel with.
+const ALONG_PATIENCE: Duration = Duration::from_millis(20);
 /// For the server to say goodbye too.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -151,6 +154,8 @@ struct Task<'a> {
     settled: Option<Instant>,
     /// Where the last connection led that did not lead into the room.
     reached: Option<SocketAddr>,
+    /// When what is queued has waited long enough.
+    flush_at: Option<Instant>,
 }
 
 async fn run(
@@ -172,6 +177,7 @@ async fn run(
         offers,
         settled: None,
         reached: None,
+        flush_at: None,
         config: &config,
     };
     task.run().await
@@ -216,6 +222,7 @@ impl Task<'_> {
         let login = login::log_in(stream, config, &account, expected.as_ref());
         let login = timeout(LOGIN_TIMEOUT, login);
         let mut entry = self.meanwhile(login).await?.map_err(late)??;
+        self.flush_at = None;
         entry.queue_binding(&account);
         self.input(Input::Connected);
         self.tell(Some(&mut entry.stream)).await?;
@@ -244,10 +251,15 @@ impl Task<'_> {
                 },
                 () = self.happenings.closed() => return Err(self.farewell(stream).await),
                 () = moves.notified() => {
-                    if stream.io().get_ref().0.local_addr().is_ok_and(is_gone) {
+                    if stream.io().get_ref().0.tcp().local_addr().is_ok_and(is_gone) {
                         return Err(Failure::retry("this machine's address has changed").into());
                     }
                     Some(Input::NetworkMoved)
+                }
+                () = until(self.flush_at) => {
+                    self.flush_at = None;
+                    stream.flush().await?;
+                    continue;
                 }
                 () = until(timer) => None,
             };
@@ -284,12 +296,16 @@ impl Task<'_> {
     /// Carries out what the conversation wants.
     async fn tell(&mut self, mut stream: Option<&mut Stream>) -> Result<(), End> {
         let mut end = None;
+        let mut is_urgent = false;
         while let Some(output) = self.conversation.poll_output() {
             match output {
                 Output::Send(element) => {
-                    if let Some(stream) = &mut stream {
-                        stream.queue(&element);
-                    }
+                    is_urgent = true;
+                    queue(&mut stream, &element);
+                }
+                Output::SendAlong(element) => {
+                    self.flush_at.get_or_insert_with(|| Instant::now() + ALONG_PATIENCE);
+                    queue(&mut stream, &element);
                 }
                 Output::Happen(happening) => {
                     self.happenings.send(happening).await.map_err(|_| End::Stopped)?;
@@ -302,7 +318,8 @@ impl Task<'_> {
         if let Some(failure) = end {
             return Err(failure.into());
         }
-        if let Some(stream) = stream {
+        if let Some(stream) = stream.filter(|_| is_urgent || self.flush_at.is_none()) {
+            self.flush_at = None;
             stream.flush().await?;
         }
         Ok(())
@@ -311,12 +328,19 @@ impl Task<'_> {
     async fn farewell(&mut self, mut stream: Stream) -> End {
         self.conversation.farewell(Instant::now());
         while let Some(output) = self.conversation.poll_output() {
-            if let Output::Send(element) = output {
+            if let Output::Send(element) | Output::SendAlong(element) = output {
                 stream.queue(&element);
             }
         }
         stream.close(CLOSE_PATIENCE).await;
         End::Stopped
+    }
+}
+
+/// Without a stream it is dropped.
+fn queue(stream: &mut Option<&mut Stream>, element: &Element) {
+    if let Some(stream) = stream {
+        stream.queue(element);
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) enum Input {
 pub(crate) enum Output {
     /// Send this; without a stream it is to be dropped.
     Send(Element),
+    /// The same, but it may wait a moment for something that it can travel with.
+    SendAlong(Element),
     /// Tell the controller.
     Happen(Happening),
     /// We are in the room: the way here works.
@@ -129,6 +131,11 @@ pub(crate) struct Wishes<'a> {
 impl Wishes<'_> {
     fn send(&mut self, element: Element) {
         self.outputs.push_back(Output::Send(element));
+    }
+
+    /// Servers may hold back what follows a small stanza until that is acknowledged.
+    fn send_along(&mut self, element: Element) {
+        self.outputs.push_back(Output::SendAlong(element));
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -368,7 +375,14 @@ impl Conversation {
             }
             Err(refusal) => (IqBody::Error(responder::refusal(&refusal)), None),
         };
-        self.wishes(now).send(iq.answer(body).emit());
+        let answer = iq.answer(body).emit();
+        match &message {
+            // The answer to the offer is about to follow.
+            Some(Message { body: Body::Initiate(_), .. }) => {
+                self.wishes(now).send_along(answer);
+            }
+            _ => self.wishes(now).send(answer),
+        }
         let Some(message) = message else { return };
         if matches!(message.body, Body::Terminate(_)) {
             self.sessions.forget(&from, &message.session);

@@ -32,6 +32,7 @@ mod failure;
 mod login;
 mod mechanism;
 mod offer;
+mod prompt;
 mod scram;
 mod stream;
 mod stream_error;

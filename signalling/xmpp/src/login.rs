@@ -21,6 +21,7 @@ use crate::dial::dial;
 use crate::failure::Failure;
 use crate::mechanism::{self, Exchange, Login};
 use crate::offer::Offer;
+use crate::prompt::Prompt;
 use crate::stream::XmlStream;
 use crate::stream_error;
 use crate::tls;
@@ -30,11 +31,10 @@ use ipop_signal::FatalCause;
 use minidom::Element;
 use minidom::rxml::{Namespace, xml_ncname};
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// The stream that stanzas travel on.
-pub(crate) type Stream = XmlStream<TlsStream<TcpStream>>;
+pub(crate) type Stream = XmlStream<TlsStream<Prompt>>;
 
 const BIND_ID: &str = "bind";
 
@@ -46,6 +46,7 @@ pub(crate) async fn connect(
 ) -> Result<Stream, Failure> {
     let (tcp, security) = dial(config, &account.ascii_domain, reached).await?;
     let connector = tls::connector(&config.trust, security == Security::DirectTls)?;
+    let tcp = Prompt::new(tcp);
     let tcp = match security {
         Security::DirectTls => tcp,
         Security::StartTls => upgrade(tcp, &account.domain).await?,
@@ -168,7 +169,7 @@ pub(crate) struct Account {
     pub(crate) resource: String,
 }
 
-async fn upgrade(tcp: TcpStream, domain: &str) -> Result<TcpStream, Failure> {
+async fn upgrade(tcp: Prompt, domain: &str) -> Result<Prompt, Failure> {
     let mut stream = XmlStream::new(tcp);
     stream.queue_header(domain);
     stream.queue(&Element::bare("starttls", ns::TLS));

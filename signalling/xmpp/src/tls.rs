@@ -2,6 +2,7 @@
 
 use crate::config::Trust;
 use crate::failure::Failure;
+use crate::prompt::Prompt;
 use aws_lc_rs::digest::{SHA256, digest};
 use ipop_signal::FatalCause;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,7 +14,6 @@ use rustls::{
 };
 use std::io;
 use std::sync::Arc;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -45,8 +45,8 @@ pub(crate) fn connector(trust: &Trust, alpn: bool) -> Result<TlsConnector, Failu
 pub(crate) async fn secure(
     connector: &TlsConnector,
     domain: &str,
-    tcp: TcpStream,
-) -> Result<TlsStream<TcpStream>, Failure> {
+    tcp: Prompt,
+) -> Result<TlsStream<Prompt>, Failure> {
     let name = ServerName::try_from(domain.to_owned()).map_err(|_| {
         let text = format!("{domain:?} cannot be the name of a server: check the account");
         Failure::fatal(FatalCause::Configuration, text)
@@ -56,7 +56,7 @@ pub(crate) async fn secure(
 
 /// What a login can be tied to on this connection: 32 bytes that no other connection has. Older
 /// versions of TLS do not promise that, so there is none.
-pub(crate) fn channel_binding(tls: &TlsStream<TcpStream>) -> Option<[u8; 32]> {
+pub(crate) fn channel_binding(tls: &TlsStream<Prompt>) -> Option<[u8; 32]> {
     let (_, connection) = tls.get_ref();
     if connection.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
         return None;

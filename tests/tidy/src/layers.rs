@@ -99,7 +99,7 @@ pub const LAYERS: &[Layer] = &[
     row("signalling/stream", "ipop-stream", Pure, &[],
         &["aws-lc-rs", "base64", "minidom", "thiserror"]),
     row("signalling/xmpp", "ipop-xmpp", Edge, &["ipop-signal", "ipop-jingle", "ipop-stream"],
-        &["aws-lc-rs", "base64", "hickory-resolver", "idna", "jid", "minidom", "rustls",
+        &["aws-lc-rs", "base64", "hickory-resolver", "idna", "jid", "minidom", "rustix", "rustls",
           "rustls-native-certs", "stringprep", "thiserror", "tokio", "tokio-rustls", "tracing"]),
     row("signalling/hub", "ipop-hub", Edge, &["ipop-signal", "ipop-jingle", "ipop-stream"],
         &["aws-lc-rs", "base64", "getifaddrs", "jid", "minidom", "quinn-udp", "rcgen", "rustix",

@@ -31,8 +31,10 @@ const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const SELF_PING_PERIOD: Duration = Duration::from_secs(90);
 /// A stay of this length is a good one.
 const STABLE: Duration = Duration::from_secs(10);
-const RETRY_FIRST: Duration = Duration::from_millis(150);
+const RETRY_FIRST: Duration = Duration::from_millis(30);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// So many refusals are not worth a word.
+const QUIET_RETRIES: u32 = 5;
 const NICKS_MAX: u32 = 20;
 /// More members than this are not tracked.
 const MEMBERS_MAX: usize = 4096;
@@ -423,7 +425,7 @@ impl Room {
             self.backoff.reset();
         }
         self.phase = Phase::Waiting { until: wishes.now + self.backoff.pause(wishes.now) };
-        if self.told != Told::Nothing || self.backoff.attempts() > 3 {
+        if self.told != Told::Nothing || self.backoff.attempts() > QUIET_RETRIES {
             self.tell_offline(reason, wishes);
         }
     }

@@ -137,7 +137,7 @@ impl Table {
         while let Some(output) = self.conversation.poll_output() {
             match output {
                 Output::Happen(happening) => self.happenings.push(happening),
-                Output::Send(element) => self.sent.push(element),
+                Output::Send(element) | Output::SendAlong(element) => self.sent.push(element),
                 other => self.others.push(other),
             }
         }
@@ -313,11 +313,13 @@ fn a_taken_nick_is_followed_by_the_next_one() {
 fn a_locked_room_is_tried_again_soon_and_silently() {
     let mut table = Table::new();
     table.input(Input::Connected);
-    table.refuse("item-not-found");
-    table.clear();
-    table.wait(Duration::from_millis(200));
-    assert_eq!(table.count_sent("node"), 1);
-    assert_eq!(table.heard(), []);
+    for pause_ms in [40, 80, 160, 320] {
+        table.refuse("item-not-found");
+        table.clear();
+        table.wait(Duration::from_millis(pause_ms));
+        assert_eq!(table.count_sent("node"), 1, "{pause_ms}");
+        assert_eq!(table.heard(), []);
+    }
 }
 
 #[test]
@@ -514,6 +516,22 @@ fn a_session_about_something_else_is_ended_politely() {
     table.stanza(&jingle(&address(2).0, "action='session-initiate'/>"));
     assert!(String::from(table.sent.last().unwrap()).contains("bad-request"));
     assert_eq!(table.heard(), []);
+}
+
+#[test]
+fn the_acknowledgement_of_an_offer_waits_for_the_answer_to_it() {
+    let mut table = Table::inside(&[2]);
+    let offered = vocabulary::outgoing(offer(address(1), "s")).unwrap().message;
+    let payload = offered.emit(&address(2).0);
+    let iq = Iq::set(&address(1).0, "1".to_owned(), payload);
+    let stanza = Iq { from: Some(address(2).0), ..iq }.emit();
+    table.conversation.handle_input(table.now, Input::Stanza(stanza));
+    let outputs: Vec<_> = std::iter::from_fn(|| table.conversation.poll_output()).collect();
+    let [Output::SendAlong(answer), Output::Happen(Happening::Offered { .. }), ..] = &outputs[..]
+    else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!(answer.attr("type"), Some("result"));
 }
 
 #[test]
