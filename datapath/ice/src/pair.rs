@@ -365,6 +365,24 @@ mod tests {
         }
     }
 
+    /// When three answers of a pair that works are missed, so many checks say so.
+    #[test]
+    fn a_pair_that_works_is_asked_often_before_the_intervals_grow() {
+        let start = Instant::now();
+        for (rtt_ms, within_ms, expected) in [(20, 1200, 13), (400, 3600, 9)] {
+            let rtt = Some(Duration::from_millis(rtt_ms));
+            let mut check = Check::new(start, false, rtt, Losses::default());
+            let end = start + Duration::from_millis(within_ms);
+            let mut count = 0;
+            while check.again_at < end {
+                let (transaction, at) = (TransactionId([0; 12]), check.again_at);
+                check.sent(Sending { transaction, at, controlling: true, nominates: false });
+                count += 1;
+            }
+            assert_eq!(count, expected, "{rtt_ms} ms");
+        }
+    }
+
     #[test]
     fn where_checks_are_lost_more_of_them_have_to_be() {
         let mut losses = Losses::default();
