@@ -17,6 +17,10 @@ const PACE_MAX: Duration = Duration::from_millis(400);
 
 /// On paths that lose checks, the next one does not wait for what became of the last one.
 const LOSSY_PACE: Duration = Duration::from_millis(100);
+/// A pair that works is asked so often at that pace, or at its own, before the intervals grow. To
+/// doubt it takes evidence, and a path that is about to show that it loses checks has to have the
+/// chance.
+const PROMPT_CHECKS: usize = 12;
 /// How sure one is to be that a path is silent that may just have lost so many checks.
 const DOUBT: f64 = 1e-5;
 /// Checks that are lost in a row on the worst path that there is patience for.
@@ -66,6 +70,11 @@ impl Losses {
         self.0 = if share < CALM { 0.0 } else { share };
     }
 
+    /// Whether it loses any, as far as is known.
+    pub(crate) fn are_known(self) -> bool {
+        self.0 > 0.0
+    }
+
     /// How many in a row say that the path is silent.
     pub(crate) fn expected(self) -> usize {
         if self.0 == 0.0 {
@@ -85,8 +94,9 @@ pub(crate) struct Check {
     started: Instant,
     /// No two sendings by the schedule are closer than this.
     pace: Duration,
-    /// So many are sent before the schedule, at a pace of their own: they will be lost.
+    /// So many are sent before the schedule, at a pace of their own: they may be lost.
     ahead: usize,
+    ahead_pace: Duration,
     again_at: Instant,
     /// What was sent last was a knock: the peer's check is waited for until then.
     pub(crate) held_until: Option<Instant>,
@@ -102,13 +112,16 @@ impl Check {
         losses: Losses,
     ) -> Self {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
-        let ahead = losses.expected() - 1;
+        let prompt = rtt.map_or(1, |_| PROMPT_CHECKS);
+        let ahead = losses.expected().max(prompt) - 1;
+        let ahead_pace = if losses.are_known() { LOSSY_PACE } else { LOSSY_PACE.max(pace) };
         Self {
             nominates,
             sendings: Vec::new(),
             started: now,
             pace,
             ahead,
+            ahead_pace,
             again_at: now,
             held_until: None,
         }
@@ -140,7 +153,7 @@ impl Check {
     /// Notes a sending.
     pub(crate) fn sent(&mut self, sending: Sending) {
         let interval = match self.sendings.len().checked_sub(self.ahead) {
-            None => LOSSY_PACE,
+            None => self.ahead_pace,
             Some(number) => {
                 let interval = RETRANSMIT_MS.get(number).copied().unwrap_or_default();
                 Duration::from_millis(interval).max(self.pace)
@@ -193,6 +206,8 @@ pub(crate) struct Pair {
     pub(crate) answered: Option<Instant>,
     /// Checks in a row that were not answered in time, since the last answer.
     pub(crate) missed: u32,
+    /// Answers since the selected pair was suspected, up to as many as are asked for.
+    pub(crate) testimonies: u32,
     /// How often it was given up since it last worked.
     pub(crate) failures: u32,
     pub(crate) rtt: Option<Duration>,
@@ -227,6 +242,7 @@ impl Pair {
             refresh_at: None,
             answered: None,
             missed: 0,
+            testimonies: 0,
             failures: 0,
             rtt: None,
             heard: None,
@@ -295,6 +311,13 @@ impl Pair {
         self.is_valid() && self.answered.is_some_and(|at| at >= since)
     }
 
+    /// Whether of the check that is under way more are lost than by chance.
+    pub(crate) fn has_lost_enough(&self, now: Instant) -> bool {
+        let patience = self.rtt.unwrap_or_default() * 3 / 2;
+        let lost = self.check.as_ref().map_or(0, |check| check.lost(now, patience));
+        lost >= self.losses.expected()
+    }
+
     pub(crate) fn is_valid(&self) -> bool {
         self.state == PairState::Succeeded
     }
@@ -353,12 +376,30 @@ mod tests {
     #[test]
     fn a_known_round_trip_is_waited_for() {
         let start = Instant::now();
-        for (rtt, expected) in [(10, 60), (150, 300), (5000, 400)] {
+        for (rtt, expected) in [(10, 100), (150, 300), (5000, 400)] {
             let rtt = Some(Duration::from_millis(rtt));
             let mut check = Check::new(start, false, rtt, Losses::default());
             let transaction = TransactionId([0; 12]);
             check.sent(Sending { transaction, at: start, controlling: true, nominates: false });
             assert_eq!(check.again_at(), start + Duration::from_millis(expected));
+        }
+    }
+
+    /// When three answers of a pair that works are missed, so many checks say so.
+    #[test]
+    fn a_pair_that_works_is_asked_often_before_the_intervals_grow() {
+        let start = Instant::now();
+        for (rtt_ms, within_ms, expected) in [(20, 1200, 13), (400, 3600, 9)] {
+            let rtt = Some(Duration::from_millis(rtt_ms));
+            let mut check = Check::new(start, false, rtt, Losses::default());
+            let end = start + Duration::from_millis(within_ms);
+            let mut count = 0;
+            while check.again_at < end {
+                let (transaction, at) = (TransactionId([0; 12]), check.again_at);
+                check.sent(Sending { transaction, at, controlling: true, nominates: false });
+                count += 1;
+            }
+            assert_eq!(count, expected, "{rtt_ms} ms");
         }
     }
 

@@ -189,6 +189,11 @@ impl Agent {
         pair.heard.get_or_insert(now);
         match (pair.state, pair.check.as_ref()) {
             (PairState::Succeeded, None) => {}
+            // It worked, was asked in vain, and may work again.
+            (PairState::Succeeded, Some(check)) if check.is_exhausted() => {
+                let nominates = check.nominates;
+                self.start_check(now, index, nominates);
+            }
             // What was sent before the peer's hole was open, or the peer was there, is lost: send
             // it again.
             (PairState::InProgress | PairState::Succeeded, Some(check)) => {
@@ -240,25 +245,24 @@ impl Agent {
             // It was asked before the suspicion: the answer says nothing about now.
             self.pairs[index].refresh_at = Some(now);
         }
+        self.testify(now, index);
         if self.selected == Some(self.key(index)) && self.state == State::Disconnected {
-            self.set_state(State::Connected);
-        }
-        if sending.nominates {
-            self.nominate(now);
-            self.correct_peer(now, index);
+            self.recover(now, index);
         }
         Ok(())
     }
 
-    /// The peer has heard a nomination, and follows it. If we have decided otherwise since, it is
-    /// told again which pair is in use.
-    fn correct_peer(&mut self, now: Instant, nominated: usize) {
-        let in_use = self.selected.filter(|key| *key != self.key(nominated));
-        let Some(in_use) = in_use.and_then(|key| self.find(key)) else { return };
-        let mut others = self.pairs.iter().enumerate().filter(|(index, _)| *index != in_use);
-        if self.controlling && !others.any(|(_, pair)| pair.is_nominating()) {
-            self.pairs[nominated].withdraw();
-            self.start_check(now, in_use, true);
+    /// The selected pair answers again. The peer may have been told of another meanwhile.
+    fn recover(&mut self, now: Instant, index: usize) {
+        self.set_state(State::Connected);
+        let others = self.pairs.iter_mut().enumerate().filter(|(other, _)| *other != index);
+        let mut is_told = false;
+        for (_, pair) in others {
+            is_told |= pair.nominated || pair.is_nominating();
+            pair.withdraw();
+        }
+        if is_told && self.controlling {
+            self.pairs[index].refresh_at = Some(now);
         }
     }
 

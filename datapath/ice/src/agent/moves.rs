@@ -3,8 +3,11 @@
 //! A selected pair that dies is noticed by its own checks within six seconds. Whoever carries data
 //! knows sooner: nothing comes any more, or it comes from another address, or the address that we
 //! send from is gone. Each makes the pair *suspect*: it is checked at once, with all others that
-//! work, and where another pair answers and this one does not, it counts as silent at once; where
-//! the network loses checks, once it has lost more of them than it would by chance.
+//! work, and where another pair answers time after time and this one never, it counts as silent.
+//! Both may lose checks: if they were alike, either would be first to answer as likely as the
+//! other, so each answer is a toss of a coin. A few tosses do where nothing is known to be lost,
+//! and a loss among them is known; then there are to be many, and the pair in use is to have lost
+//! more checks than it would by chance.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,14 +15,19 @@ use std::time::{Duration, Instant};
 use super::incoming::REPEAT_PAUSE;
 use super::{Agent, Early, State};
 use crate::candidate::{CandidateKind, priority};
-use crate::pair::{Check, Pair};
+use crate::pair::Pair;
 use crate::trace::{CheckFailure, Suspicion, Trace};
 
 /// A suspect pair has this long, or two round trips, to answer while another one does.
 const ANSWER_TIME_MIN: Duration = Duration::from_millis(150);
 /// A suspicion ends when the pair answers, or after this if nothing comes of it; then it may come
 /// again.
-const SUSPICION_TIME: Duration = Duration::from_secs(2);
+const SUSPICION_TIME: Duration = Duration::from_secs(4);
+/// Answers of another pair that say that the suspect one is silent, and where losses are known.
+const TESTIMONIES: u32 = 4;
+const TESTIMONIES_LOSSY: u32 = 12;
+/// From such an answer to the next question.
+const TESTIMONY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Agent {
     /// An address of ours is gone: no pair works from there. It may come back by
@@ -62,6 +70,7 @@ impl Agent {
         }
         self.suspect_since = Some(now);
         self.trace_suspicion(cause);
+        self.pairs.iter_mut().for_each(|pair| pair.testimonies = 0);
         let resting = |pair: &&mut Pair| pair.is_valid() && pair.check.is_none();
         self.pairs.iter_mut().filter(resting).for_each(|pair| pair.refresh_at = Some(now));
         self.refresh(now);
@@ -106,15 +115,40 @@ impl Agent {
         is_true
     }
 
-    /// Whether another pair has answered since the suspicion, and the selected one had its time.
+    /// Whether another pair has answered often enough since the suspicion, and the selected one
+    /// had its time.
     fn is_suspicion_true(&self, now: Instant, selected: usize) -> bool {
         let Some(since) = self.suspicion(now) else { return false };
         let pair = &self.pairs[selected];
         let rtt = pair.rtt.unwrap_or_default();
-        let lost = |check: &Check| check.lost(now, rtt * 3 / 2);
         !pair.has_answered(since)
             && now >= since + (rtt * 2).max(ANSWER_TIME_MIN)
-            && pair.check.as_ref().map_or(0, lost) >= pair.losses.expected()
-            && self.pairs.iter().any(|other| other.has_answered(since))
+            && pair.has_lost_enough(now)
+            && self.pairs.iter().any(|other| {
+                other.has_answered(since) && other.testimonies >= testimonies(pair, other)
+            })
     }
+
+    /// A pair has answered. While the selected one does not, it is asked again soon, as often as it
+    /// takes to be sure.
+    pub(super) fn testify(&mut self, now: Instant, index: usize) {
+        let Some(since) = self.suspicion(now) else { return };
+        let Some(selected) = self.selected.and_then(|pair| self.find(pair)) else { return };
+        let [pair, other] = [selected, index].map(|index| &self.pairs[index]);
+        if selected == index || pair.has_answered(since) || !other.has_answered(since) {
+            return;
+        }
+        let is_enough = other.testimonies + 1 >= testimonies(pair, other);
+        let other = &mut self.pairs[index];
+        other.testimonies += 1;
+        if !is_enough {
+            other.refresh_at = Some(now + TESTIMONY_PAUSE);
+        }
+    }
+}
+
+/// How many answers of `other` say that `pair` is silent, which gives none.
+fn testimonies(pair: &Pair, other: &Pair) -> u32 {
+    let is_lossy = pair.losses.are_known() || other.losses.are_known();
+    if is_lossy { TESTIMONIES_LOSSY } else { TESTIMONIES }
 }

@@ -208,7 +208,8 @@ impl Agent {
         let Some(index) = self.selected.and_then(|key| self.find(key)) else { return };
         let is_dead = self.confirm_suspicion(now, index);
         let pair = &self.pairs[index];
-        let silent = is_dead || pair.missed >= MISSED_MAX || !pair.is_valid();
+        let is_missed = pair.missed >= MISSED_MAX && pair.has_lost_enough(now);
+        let silent = is_dead || is_missed || !pair.is_valid();
         if silent && self.state == State::Connected {
             let pair = self.traced(index);
             self.trace(Trace::Silent(pair));

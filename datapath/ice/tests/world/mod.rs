@@ -11,6 +11,8 @@ use ipop_ice::{
     foundation, priority,
 };
 
+/// A burst of losses is over after such a pause.
+const OUTAGE_MEMORY: Duration = Duration::from_millis(100);
 /// From any node to any other.
 pub const DELAY: Duration = Duration::from_millis(20);
 /// How long a rejecting router remembers a flow.
@@ -206,6 +208,10 @@ pub struct World {
     /// What the delay varies by, microseconds: more than nothing reorders.
     pub jitter_us: u64,
     pub loss: u64,
+    /// How many are lost in a row on average, each way for itself; 0: each by chance alone.
+    pub burst: u64,
+    /// By sender: whether its datagrams are being lost, and when it sent last.
+    outages: [(bool, Option<Instant>); 2],
     pub duplicates: u64,
     rng: u64,
     pub cut: Cut,
@@ -303,6 +309,8 @@ impl World {
             delay: DELAY,
             jitter_us: 4096,
             loss: 0,
+            burst: 0,
+            outages: Default::default(),
             duplicates: 0,
             rng: u64::from(seed) + 1,
             cut: Box::new(|_, _, _, _| false),
@@ -324,6 +332,19 @@ impl World {
     fn percent(&mut self, share: u64) -> bool {
         self.rng = self.rng.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.rng >> 33) % 100 < share
+    }
+
+    /// Whether a datagram is lost. After a pause, a burst is over (as in `ipop_lab`'s wires).
+    fn loses(&mut self, side: usize) -> bool {
+        let (is_losing, last) = self.outages[side];
+        let goes_on = last.is_some_and(|last| self.now < last + OUTAGE_MEMORY);
+        let is_losing = match goes_on && self.burst > 0 {
+            false => self.percent(self.loss),
+            true if is_losing => !self.percent(100 / self.burst),
+            true => self.percent(100 * self.loss / (self.burst * (100 - self.loss))),
+        };
+        self.outages[side] = (is_losing, Some(self.now));
+        is_losing
     }
 
     fn drain(&mut self) {
@@ -401,7 +422,7 @@ impl World {
         if turns && matches!(self.site, Site::Lan | Site::NoHairpin) {
             return;
         }
-        if self.percent(self.loss) || (self.cut)(side, source, remote, &data) {
+        if self.loses(side) || (self.cut)(side, source, remote, &data) {
             return;
         }
         let copies = if self.percent(self.duplicates) { 2 } else { 1 };

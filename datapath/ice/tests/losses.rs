@@ -1,0 +1,84 @@
+//! Paths that lose many datagrams, in bursts: they are kept, and those that are dead are not.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod world;
+
+use std::time::Duration;
+
+use ipop_ice::{State, Suspicion};
+use world::{Nat, World};
+
+/// Two that are connected directly, and know a relay.
+fn connected(seed: u8) -> World {
+    let mut world = World::new([Nat::Open, Nat::PortRestricted], true, seed);
+    world.delay = Duration::from_millis(10);
+    world.run(Duration::from_secs(3));
+    assert!(world.is_direct(), "seed {seed}");
+    world
+}
+
+/// What both ends went through since `before`: pairs that were taken, and doubts about them.
+fn changes(world: &World, before: [(usize, usize); 2]) -> usize {
+    let ends = world.ends.iter().zip(before);
+    let of_end = |(end, (selected, states)): (&world::End, (usize, usize))| {
+        end.selected.len() - selected + end.states.len() - states
+    };
+    ends.map(of_end).sum()
+}
+
+fn counts(world: &World) -> [(usize, usize); 2] {
+    world.ends.each_ref().map(|end| (end.selected.len(), end.states.len()))
+}
+
+/// Every path of one end goes over a cable that loses a quarter each way. Whoever carries data is
+/// often suspicious then, but no pair is better than the one in use.
+#[test]
+fn a_path_that_loses_a_quarter_in_bursts_stays() {
+    let (mut doubts, mut seconds) = (0, 0);
+    for seed in 0..20 {
+        let mut world = connected(seed);
+        let before = counts(&world);
+        (world.loss, world.burst) = (25, 4);
+        for second in 0..300 {
+            let end = &mut world.ends[second % 2];
+            let now = world.now;
+            end.agent().suspect(now, Suspicion::Traffic);
+            world.run(Duration::from_secs(1));
+        }
+        doubts += changes(&world, before);
+        seconds += 300;
+    }
+    assert!(doubts <= 2, "{doubts} changes in {seconds} s");
+}
+
+/// The same cable, but now the path in use is dead indeed.
+#[test]
+fn a_path_that_dies_beside_one_that_loses_a_quarter_is_left() {
+    for seed in 0..20 {
+        let mut world = connected(seed);
+        (world.loss, world.burst) = (25, 4);
+        world.run(Duration::from_secs(60));
+        assert!(world.is_direct(), "seed {seed}");
+        world.cut = Box::new(|_, source, to, _| !world::is_relay(source) && !world::is_relay(to));
+        let now = world.now;
+        world.ends.iter_mut().for_each(|end| end.agent().suspect(now, Suspicion::Traffic));
+        let is_relayed = |world: &World| world.connected().is_some() && !world.is_direct();
+        assert!(world.run_until(now + Duration::from_secs(8), is_relayed), "seed {seed}");
+    }
+}
+
+/// Where nothing is lost, a path that dies is left at once.
+#[test]
+fn a_path_that_dies_beside_one_that_loses_nothing_is_left_at_once() {
+    for seed in 0..20 {
+        let mut world = connected(seed);
+        world.run(Duration::from_secs(10));
+        world.cut = Box::new(|_, source, to, _| !world::is_relay(source) && !world::is_relay(to));
+        let now = world.now;
+        world.ends.iter_mut().for_each(|end| end.agent().suspect(now, Suspicion::Traffic));
+        let is_relayed = |world: &World| world.connected().is_some() && !world.is_direct();
+        assert!(world.run_until(now + Duration::from_millis(600), is_relayed), "seed {seed}");
+        assert!(world.ends.iter_mut().all(|end| end.agent().state() == State::Connected));
+    }
+}
