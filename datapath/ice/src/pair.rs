@@ -17,10 +17,12 @@ const PACE_MAX: Duration = Duration::from_millis(400);
 
 /// On paths that lose checks, the next one does not wait for what became of the last one.
 const LOSSY_PACE: Duration = Duration::from_millis(100);
-/// A pair that works is asked so often at that pace, or at its own, before the intervals grow. To
+/// A pair that works is asked so often at a pace of its own before the intervals grow. To
 /// doubt it takes evidence, and a path that is about to show that it loses checks has to have the
 /// chance.
 const PROMPT_CHECKS: usize = 12;
+/// And no closer than that, or two round trips.
+const PROMPT_PACE_MIN: Duration = Duration::from_millis(60);
 /// How sure one is to be that a path is silent that may just have lost so many checks.
 const DOUBT: f64 = 1e-5;
 /// Checks that are lost in a row on the worst path that there is patience for.
@@ -114,7 +116,8 @@ impl Check {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
         let prompt = rtt.map_or(1, |_| PROMPT_CHECKS);
         let ahead = losses.expected().max(prompt) - 1;
-        let ahead_pace = if losses.are_known() { LOSSY_PACE } else { LOSSY_PACE.max(pace) };
+        let prompt_pace = pace.max(PROMPT_PACE_MIN);
+        let ahead_pace = if losses.are_known() { LOSSY_PACE } else { prompt_pace };
         Self {
             nominates,
             sendings: Vec::new(),
@@ -376,7 +379,7 @@ mod tests {
     #[test]
     fn a_known_round_trip_is_waited_for() {
         let start = Instant::now();
-        for (rtt, expected) in [(10, 100), (150, 300), (5000, 400)] {
+        for (rtt, expected) in [(10, 60), (150, 300), (5000, 400)] {
             let rtt = Some(Duration::from_millis(rtt));
             let mut check = Check::new(start, false, rtt, Losses::default());
             let transaction = TransactionId([0; 12]);
@@ -389,7 +392,7 @@ mod tests {
     #[test]
     fn a_pair_that_works_is_asked_often_before_the_intervals_grow() {
         let start = Instant::now();
-        for (rtt_ms, within_ms, expected) in [(20, 1200, 13), (400, 3600, 9)] {
+        for (rtt_ms, within_ms, expected) in [(20, 1200, 15), (400, 3600, 9)] {
             let rtt = Some(Duration::from_millis(rtt_ms));
             let mut check = Check::new(start, false, rtt, Losses::default());
             let end = start + Duration::from_millis(within_ms);

@@ -49,7 +49,8 @@ fn a_path_that_loses_a_quarter_in_bursts_stays() {
         doubts += changes(&world, before);
         seconds += 300;
     }
-    assert!(doubts <= 2, "{doubts} changes in {seconds} s");
+    // A doubt is two changes, as is its end: few, while no losses are known yet.
+    assert!(doubts <= 8, "{doubts} changes in {seconds} s");
 }
 
 /// The same cable, but now the path in use is dead indeed.
