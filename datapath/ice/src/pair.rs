@@ -27,6 +27,8 @@ const PROMPT_PACE_MIN: Duration = Duration::from_millis(60);
 const DOUBT: f64 = 1e-5;
 /// Checks that are lost in a row on the worst path that there is patience for.
 const LOST_MAX: usize = 16;
+/// So many lost in a row, where none were before, are an outage.
+const OUTAGE: usize = 8;
 /// A share of lost checks that is taken for none.
 const CALM: f64 = 0.02;
 
@@ -64,8 +66,12 @@ pub(crate) struct Sending {
 pub(crate) struct Losses(f64);
 
 impl Losses {
-    /// A check was answered after so many that were not.
+    /// A check was answered after so many that were not. More than chance takes were an outage, of
+    /// which nothing is learned: the next one is to be noticed as soon.
     pub(crate) fn learn(&mut self, lost: usize) {
+        if lost >= self.expected().max(OUTAGE) {
+            return;
+        }
         let sample = lost as f64 / (lost + 1) as f64;
         let share =
             if sample > self.0 { (self.0 + sample) / 2.0 } else { (self.0 * 7.0 + sample) / 8.0 };
@@ -418,7 +424,9 @@ mod tests {
         assert_eq!(check.ahead, losses.expected() - 1, "and so many go out at once");
         (0..50).for_each(|_| losses.learn(0));
         assert_eq!(losses.expected(), 1, "it is forgotten");
-        (0..50).for_each(|_| losses.learn(1000));
+        losses.learn(OUTAGE);
+        assert_eq!(losses.expected(), 1, "an outage is no chance");
+        (0..50).for_each(|_| losses.learn(OUTAGE - 1));
         assert_eq!(losses.expected(), LOST_MAX, "there is an end to patience");
     }
 }
