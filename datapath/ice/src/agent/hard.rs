@@ -3,7 +3,9 @@
 //! will be seen at, so ordinary checks never meet.
 //!
 //! 1. Who is seen at several ports of one address by several observers has such a NAT; the peer
-//!    knows it by the candidates that it names, and by its checks of relayed addresses.
+//!    knows it by the candidates that it names, and by its checks of relayed addresses. Those may
+//!    deceive: a router that rejects what comes unasked moves the port towards that relay alone. So
+//!    what several servers say counts more, and an end with such a NAT opens all the same.
 //! 2. The other end sprays: up to [`PROBES_MAX`] checks from its one socket to distinct ports of
 //!    that address, each of which opens its own filter for one port.
 //! 3. The end with the symmetric NAT opens: up to [`OPENERS_MAX`] sockets send a check each to the
@@ -51,7 +53,7 @@ const HOLD: Duration = Duration::from_millis(2500);
 const TURN_PATIENCE: Duration = Duration::from_secs(20);
 /// What is needed for a try may become known later, for so long.
 const LEARNING_TIME: Duration = Duration::from_secs(10);
-const LEARNING_PAUSE: Duration = Duration::from_millis(500);
+const LEARNING_PAUSE: Duration = Duration::from_millis(100);
 /// Ports that are this close together were counted up.
 const SEQUENCE_SPAN: u16 = 64;
 /// Ports probed behind the highest one known; ports that its counter may have gone on by until it
@@ -68,6 +70,8 @@ struct Observation {
     base: SocketAddr,
     observer: String,
     mapped: SocketAddr,
+    /// The observer is a STUN server, whom nothing comes from unasked.
+    is_server: bool,
 }
 
 /// What is known of our mappings, and how far a try is.
@@ -127,24 +131,38 @@ impl Symmetric {
 }
 
 impl Hard {
-    /// An observer sees a base of ours there.
-    pub(super) fn observe(&mut self, base: SocketAddr, observer: String, mapped: SocketAddr) {
+    /// A server sees a base of ours there.
+    pub(super) fn observe(&mut self, base: SocketAddr, server: String, mapped: SocketAddr) {
+        self.note(Observation { base, observer: server, mapped, is_server: true });
+    }
+
+    /// The peer sees a base of ours there, from that address.
+    pub(super) fn peer_observes(&mut self, base: SocketAddr, from: SocketAddr, mapped: SocketAddr) {
+        self.note(Observation { base, observer: from.to_string(), mapped, is_server: false });
+    }
+
+    fn note(&mut self, observation: Observation) {
+        let Observation { base, observer, mapped, .. } = &observation;
         if mapped.ip() == base.ip() || !mapped.is_ipv4() {
             return;
         }
-        self.observations.retain(|known| (known.base, &known.observer) != (base, &observer));
+        self.observations.retain(|known| (&known.base, &known.observer) != (base, observer));
         if self.observations.len() == OBSERVATIONS_MAX {
             self.observations.remove(0);
         }
-        self.observations.push(Observation { base, observer, mapped });
+        self.observations.push(observation);
     }
 
-    /// Our NAT, if several observers see one base at several ports of one address.
+    /// Our NAT, if several observers see one base at several ports of one address. Where several
+    /// servers do, the peer is not asked.
     fn symmetric(&self) -> Option<(SocketAddr, Symmetric)> {
         self.observations.iter().find_map(|one| {
-            let same = |other: &&Observation| {
+            let of_base = |other: &&Observation| {
                 (other.base, other.mapped.ip()) == (one.base, one.mapped.ip())
             };
+            let servers = self.observations.iter().filter(of_base).filter(|o| o.is_server);
+            let by_servers = servers.count() > 1;
+            let same = |other: &&Observation| of_base(other) && (other.is_server || !by_servers);
             let ports = self.observations.iter().filter(same).map(|o| o.mapped.port());
             let ports: BTreeSet<u16> = ports.collect();
             let symmetric = Symmetric { ip: one.mapped.ip(), ports };
@@ -230,18 +248,20 @@ impl Agent {
 
     /// What is ours to do, if there is anything.
     fn part(&self) -> Option<Part> {
-        match (self.hard.symmetric(), self.symmetric_peer()) {
+        match (self.hard.symmetric(), self.symmetric_peer(true)) {
             (Some((base, _)), None) => {
                 let target = self.public_remote()?;
                 Some(Part::Open { base, target })
             }
-            (None, Some(peer)) => {
+            (None, _) => {
+                let peer = self.symmetric_peer(false)?;
                 let host = |c: &&Candidate| c.kind == CandidateKind::Host && c.base.is_ipv4();
                 let hosts = self.local_candidates.iter().filter(host);
                 let base = hosts.max_by_key(|c| c.priority)?.base;
                 Some(Part::Spray { base, ip: peer.ip })
             }
-            (Some((base, ours)), Some(peer)) => {
+            (Some((base, ours)), Some(_)) => {
+                let peer = self.symmetric_peer(false)?;
                 let end = peer.sequence_end().filter(|_| ours.sequence_end().is_some())?;
                 Some(match self.controlling {
                     // The peer's probes are mapped one after the other: one of them is there.
@@ -252,14 +272,13 @@ impl Agent {
                     false => Part::Spray { base, ip: peer.ip },
                 })
             }
-            (None, None) => None,
         }
     }
 
     /// Whether both ends' NATs give every destination another random port: no direct path, by no
     /// polite number of probes.
     pub fn needs_relay(&self) -> bool {
-        let peer = self.symmetric_peer().filter(|_| self.remote.is_some());
+        let peer = self.symmetric_peer(true).filter(|_| self.remote.is_some());
         match (self.hard.symmetric(), peer) {
             (Some((_, ours)), Some(peer)) => {
                 [ours, peer].iter().any(|n| n.sequence_end().is_none())
@@ -268,14 +287,16 @@ impl Agent {
         }
     }
 
-    /// The peer's NAT, if it is seen at several ports of one address.
-    fn symmetric_peer(&self) -> Option<Symmetric> {
+    /// The peer's NAT, if it is seen at several ports of one address; by its own word alone, or by
+    /// its checks too.
+    fn symmetric_peer(&self, by_its_word: bool) -> Option<Symmetric> {
         let relays = self.local_candidates.iter().chain(&self.remote_candidates);
         let relays = relays.filter(|c| c.kind == CandidateKind::Relayed);
         let relays: BTreeSet<IpAddr> = relays.map(|c| c.address.ip()).collect();
         let reflexive = |c: &&Candidate| {
-            let kinds = [CandidateKind::ServerReflexive, CandidateKind::PeerReflexive];
-            kinds.contains(&c.kind) && c.address.is_ipv4() && !relays.contains(&c.address.ip())
+            let is_told = c.kind == CandidateKind::ServerReflexive;
+            let is_seen = c.kind == CandidateKind::PeerReflexive && !by_its_word;
+            (is_told || is_seen) && c.address.is_ipv4() && !relays.contains(&c.address.ip())
         };
         let seen: Vec<&Candidate> = self.remote_candidates.iter().filter(reflexive).collect();
         // Two of its own addresses may be mapped to one.
@@ -317,7 +338,7 @@ impl Agent {
             }
             targets.len()
         };
-        let peer = self.symmetric_peer().filter(|peer| peer.ip == ip);
+        let peer = self.symmetric_peer(false).filter(|peer| peer.ip == ip);
         if let Some(end) = peer.as_ref().and_then(Symmetric::sequence_end) {
             let first = peer.and_then(|peer| peer.ports.first().copied()).unwrap_or(end);
             for port in first..=end.saturating_add(SEQUENCE_AHEAD) {
@@ -409,6 +430,9 @@ mod tests {
         for observer in ["a", "b"] {
             hard.observe(base, observer.into(), at("198.18.1.2:7000"));
         }
+        assert_eq!(hard.symmetric(), None);
+        // A router that rejected the peer's relay maps to another port there, and nowhere else.
+        hard.peer_observes(base, at("198.18.0.10:50000"), at("198.18.1.2:8000"));
         assert_eq!(hard.symmetric(), None);
     }
 

@@ -272,7 +272,7 @@ impl Agent {
         if let Some(mapped) = message.mapped_address()
             && self.local_candidates.iter().any(is_host)
         {
-            self.hard.observe(packet.local, packet.remote.to_string(), mapped);
+            self.hard.peer_observes(packet.local, packet.remote, mapped);
         }
     }
 
