@@ -60,6 +60,9 @@ pub enum GathererOutput {
     },
     /// One more address of ours.
     Candidate(Candidate),
+    /// A known address of ours, as another server sees it: no news to peers, but it tells what our
+    /// NAT does.
+    Witness(Candidate),
     /// Every server has answered, failed, or had its time.
     Done,
     /// A server is of no use at the moment.
@@ -135,6 +138,8 @@ pub struct Gatherer {
     /// What the router maps to a host's address.
     mapping: Option<(SocketAddr, SocketAddr)>,
     candidates: Vec<Candidate>,
+    /// The same addresses, as further servers see them.
+    witnesses: Vec<Candidate>,
     done: Done,
     outputs: VecDeque<GathererOutput>,
 }
@@ -167,6 +172,7 @@ impl Gatherer {
             closing: Vec::new(),
             mapping: None,
             candidates: Vec::new(),
+            witnesses: Vec::new(),
             done: Done::Idle,
             outputs: VecDeque::new(),
         }
@@ -181,6 +187,7 @@ impl Gatherer {
         }
         let gone = |address: &SocketAddr| !hosts.contains(address);
         self.candidates.retain(|candidate| !gone(&candidate.base));
+        self.witnesses.retain(|candidate| !gone(&candidate.base));
         self.hosts.clone_from(&hosts);
         for host in hosts {
             let candidate = self.candidate(CandidateKind::Host, host, host, None, None);
@@ -206,6 +213,12 @@ impl Gatherer {
     #[must_use]
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
+    }
+
+    /// Those of them that further servers see too, as these do.
+    #[must_use]
+    pub fn witnesses(&self) -> &[Candidate] {
+        &self.witnesses
     }
 
     /// Whether it is the address of an interface that there is now.
@@ -324,10 +337,18 @@ impl Gatherer {
     /// Tells of a candidate, unless it is known.
     fn announce(&mut self, candidate: Candidate) {
         let is_same =
-            |known: &Candidate| known.address == candidate.address && known.base == candidate.base;
-        if !self.candidates.iter().any(is_same) {
-            self.candidates.push(candidate.clone());
-            self.outputs.push_back(GathererOutput::Candidate(candidate));
+            |known: &&Candidate| (known.address, known.base) == (candidate.address, candidate.base);
+        match self.candidates.iter().find(is_same) {
+            None => {
+                self.candidates.push(candidate.clone());
+                self.outputs.push_back(GathererOutput::Candidate(candidate));
+            }
+            Some(known) if known.foundation == candidate.foundation => {}
+            Some(_) if self.witnesses.contains(&candidate) => {}
+            Some(_) => {
+                self.witnesses.push(candidate.clone());
+                self.outputs.push_back(GathererOutput::Witness(candidate));
+            }
         }
     }
 

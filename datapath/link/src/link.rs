@@ -321,6 +321,11 @@ impl Link {
         self.settle(now);
     }
 
+    /// A further server sees a known address of the node's too.
+    pub fn add_witness(&mut self, candidate: &Candidate) {
+        self.agent.add_witness(candidate);
+    }
+
     /// Adds one of the peer's candidates; false if it is of no use.
     pub fn add_remote(&mut self, now: Instant, candidate: Candidate) -> bool {
         let is_used = self.agent.add_remote(now, candidate);

@@ -179,6 +179,7 @@ impl Node {
         for candidate in self.gatherer.candidates() {
             link.add_local(now, candidate.clone());
         }
+        self.gatherer.witnesses().iter().for_each(|candidate| link.add_witness(candidate));
         if let Some(remote) = wish.remote {
             link.set_remote(now, remote);
         }

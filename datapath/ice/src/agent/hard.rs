@@ -180,6 +180,15 @@ impl Hard {
 }
 
 impl Agent {
+    /// A server sees one of our bases at an address that is a candidate already by another server's
+    /// word: it tells what our NAT does.
+    pub fn add_witness(&mut self, candidate: &Candidate) {
+        if candidate.kind == CandidateKind::ServerReflexive {
+            let server = candidate.foundation.clone();
+            self.hard.observe(candidate.base, server, candidate.address);
+        }
+    }
+
     /// Leave for what [`Output::WantsTurn`] asked for.
     pub fn grant_turn(&mut self, now: Instant) {
         let Phase::Waiting { part, .. } = self.hard.phase else {

@@ -128,9 +128,11 @@ impl Gatherer {
     ) {
         let kind = CandidateKind::ServerReflexive;
         let candidate = self.candidate(kind, address, host, Some(host), Some(server.ip()));
-        self.candidates.retain(|known| {
+        let stays = |known: &Candidate| {
             known.foundation != candidate.foundation || known.address == candidate.address
-        });
+        };
+        self.candidates.retain(stays);
+        self.witnesses.retain(stays);
         self.announce(candidate);
     }
 

@@ -52,6 +52,13 @@ impl Node {
                 }
                 self.outputs.push_back(Output::Event(Event::LocalCandidate(candidate)));
             }
+            GathererOutput::Witness(candidate) => {
+                for at in self.slots.range() {
+                    if let Some(slot) = self.slots.touch(at) {
+                        slot.link.add_witness(&candidate);
+                    }
+                }
+            }
             GathererOutput::Connect { bridge, to } => {
                 self.outputs.push_back(Output::ConnectServer { bridge, to });
             }
