@@ -44,8 +44,7 @@ pub struct AgentConfig {
     pub seed: [u8; 32],
     /// Pause between new checks (Ta).
     pub pace: Duration,
-    /// How long the controlled end waits for the peer's first check when it has knocked, see
-    /// [`Output::Knock`].
+    /// How long an end waits for a check of the peer when it has knocked, see [`Output::Knock`].
     pub head_start: Duration,
     /// How long a direct pair may take to become valid before a relayed one is used.
     pub relay_patience: Duration,
@@ -68,7 +67,7 @@ impl AgentConfig {
             tie_breaker,
             seed,
             pace: Duration::from_millis(10),
-            head_start: Duration::from_millis(500),
+            head_start: Duration::from_millis(1000),
             relay_patience: Duration::from_millis(300),
             connect_patience: Duration::from_secs(20),
             hopeless_patience: Duration::from_secs(8),
@@ -127,10 +126,10 @@ pub enum Output {
         /// A STUN message.
         data: Vec<u8>,
     },
-    /// Send a datagram with [`KNOCK_HOP_LIMIT`] as its hop limit (TTL): it opens our router for the
-    /// peer and is dropped on the way to the peer's.
+    /// Open our own side for the peer and send nothing that gets as far as its router: from a host,
+    /// a datagram with [`KNOCK_HOP_LIMIT`] as its hop limit (TTL); at a relay, a permission.
     Knock {
-        /// Base to send from, a host's.
+        /// Base to send from.
         local: SocketAddr,
         /// Where to.
         remote: SocketAddr,

@@ -115,7 +115,7 @@ pub enum LinkOutput {
         /// The datagram.
         data: Vec<u8>,
     },
-    /// Send a datagram that passes our own router alone, see `ipop_ice::Output::Knock`.
+    /// Open our own side alone, see `ipop_ice::Output::Knock`.
     Knock {
         /// Base to send from.
         local: SocketAddr,

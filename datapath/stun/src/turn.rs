@@ -435,6 +435,14 @@ impl TurnClient {
         Ok(())
     }
 
+    /// Asks for a permission for `peer`'s address, ahead of anything that is sent there.
+    pub fn permit(&mut self, now: Instant, peer: SocketAddr) -> Result<(), RelayError> {
+        self.check_peer(peer)?;
+        self.peers.permit(now, peer.ip())?;
+        self.advance_peers(now);
+        Ok(())
+    }
+
     /// Asks for a channel to `peer` and keeps it until [`forget`](Self::forget).
     pub fn bind(&mut self, now: Instant, peer: SocketAddr) -> Result<(), RelayError> {
         self.check_peer(peer)?;

@@ -334,7 +334,9 @@ impl Agent {
         of(CandidateKind::ServerReflexive).or_else(|| of(CandidateKind::Host))
     }
 
-    /// The ports to probe, those first that a counter comes to next.
+    /// The ports to probe, those first that a counter comes to next; of these the farthest first.
+    /// The peer has sent from the nearest, perhaps: if our router has rejected that, it maps to
+    /// another port from there on.
     fn targets(&mut self, ip: IpAddr) -> VecDeque<SocketAddr> {
         // What is known has pairs of its own.
         let known = self.remote_candidates.iter().map(|c| c.address);
@@ -350,7 +352,7 @@ impl Agent {
         let peer = self.symmetric_peer(false).filter(|peer| peer.ip == ip);
         if let Some(end) = peer.as_ref().and_then(Symmetric::sequence_end) {
             let first = peer.and_then(|peer| peer.ports.first().copied()).unwrap_or(end);
-            for port in first..=end.saturating_add(SEQUENCE_AHEAD) {
+            for port in (first..=end.saturating_add(SEQUENCE_AHEAD)).rev() {
                 add(port);
             }
         }

@@ -197,7 +197,9 @@ impl Agent {
             // What was sent before the peer's hole was open, or the peer was there, is lost: send
             // it again.
             (PairState::InProgress | PairState::Succeeded, Some(check)) => {
-                if !check.is_exhausted() && now >= check.sent_last() + REPEAT_PAUSE {
+                let may_repeat =
+                    check.held_until.is_some() || now >= check.sent_last() + REPEAT_PAUSE;
+                if may_repeat && !check.is_exhausted() {
                     self.send_check(now, index);
                 }
             }

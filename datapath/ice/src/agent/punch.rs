@@ -10,6 +10,10 @@
 //! last to be checked. If none comes within [`super::AgentConfig::head_start`], we try all the
 //! same.
 //!
+//! Relays are no better: a port that has been moved towards a relay is what Linux gives that socket
+//! towards everybody from then on. The peer hears of our relay late, but its own check of it needs
+//! no more than a permission; so from a relay both ends knock, and are silent until they are asked.
+//!
 //! Where that went wrong, two things mend it: silence of both ends until the routers have forgotten
 //! (30 s for a flow without answers on Linux), and first datagrams that leave both ends at about
 //! the same time. The controlling end waits, tells the peer by a Binding indication over the pair
@@ -62,19 +66,20 @@ impl Agent {
     pub(super) fn knocks(&self, index: usize) -> bool {
         let pair = &self.pairs[index];
         let is_first = pair.check.as_ref().is_some_and(Check::is_new);
-        let is_between_routers = pair.is_direct()
-            && pair.remote_kind == CandidateKind::ServerReflexive
-            && pair.remote.is_ipv4()
-            && pair.local.is_ipv4();
-        !self.controlling && !self.peer_checks && is_first && is_between_routers
+        let is_at_relay = pair.local_kind == CandidateKind::Relayed;
+        let may_be_first = is_at_relay || (!self.controlling && !self.peer_checks);
+        let is_behind_router =
+            pair.remote_kind == CandidateKind::ServerReflexive && pair.remote.is_ipv4();
+        is_first && is_behind_router && may_be_first && pair.heard.is_none()
     }
 
-    /// The peer checks: what has waited for that goes on.
+    /// The peer checks: what has waited for that goes on, but for what starts at relays.
     pub(super) fn stop_knocking(&mut self, now: Instant) {
         if std::mem::replace(&mut self.peer_checks, true) {
             return;
         }
-        let checks = self.pairs.iter_mut().filter_map(|pair| pair.check.as_mut());
+        let direct = self.pairs.iter_mut().filter(|pair| pair.is_direct());
+        let checks = direct.filter_map(|pair| pair.check.as_mut());
         for check in checks.filter(|check| check.held_until.is_some()) {
             check.held_until = Some(now);
         }

@@ -76,6 +76,8 @@ pub struct End {
     pub epoch: u16,
     /// Flows through the router, by outer port and remote, and when they were used last.
     flows: BTreeMap<(u16, SocketAddr), Instant>,
+    /// The port of the latest flow.
+    latest: Option<u16>,
     /// What the router rejected.
     rejected: BTreeMap<(u16, SocketAddr), Instant>,
     permitted: Vec<IpAddr>,
@@ -125,9 +127,19 @@ impl End {
             Nat::Rejecting if self.is_fresh(self.rejected.get(&(first, to)), now) => {
                 known.unwrap_or(next)
             }
-            Nat::Rejecting => known.unwrap_or(first),
+            // As Linux does it: as the latest mapping of the same socket, if that lives.
+            Nat::Rejecting => {
+                let latest = self.latest.filter(|port| {
+                    let mut flows = self.flows.iter().filter(|((of, _), _)| of == port);
+                    flows.any(|(_, at)| self.is_fresh(Some(at), now))
+                });
+                known.or(latest).unwrap_or(first)
+            }
             _ => first,
         };
+        if known.is_none() {
+            self.latest = Some(port);
+        }
         self.flows.insert((port, to), now);
         SocketAddr::new(self.public, port)
     }
@@ -154,6 +166,7 @@ impl End {
         self.epoch += 1;
         self.flows.clear();
         self.rejected.clear();
+        self.latest = None;
     }
 
     pub fn candidates(&self, relays: bool) -> Vec<Candidate> {
@@ -256,6 +269,7 @@ fn end(side: usize, nat: Nat, party: Party) -> End {
         first_port: 10_000 + 10_000 * u16::from(number),
         epoch: 0,
         flows: BTreeMap::new(),
+        latest: None,
         rejected: BTreeMap::new(),
         permitted: vec![],
         selected: vec![],
@@ -352,16 +366,19 @@ impl World {
             while let Some(Sending { local, remote, data, is_knock }) = self.next_sending(side) {
                 match is_knock {
                     false => self.send(side, local, remote, data),
-                    true => self.knock(side, remote, &data),
+                    true => self.knock(side, local, remote, &data),
                 }
             }
         }
     }
 
-    /// What passes its own router and is dropped by the next one.
-    fn knock(&mut self, side: usize, remote: SocketAddr, data: &[u8]) {
-        let source = self.ends[side].translate(self.now, remote);
+    /// What passes its own router and is dropped by the next one, or is a permission.
+    fn knock(&mut self, side: usize, local: SocketAddr, remote: SocketAddr, data: &[u8]) {
         self.datagrams += 1;
+        if is_relay(local) {
+            return self.ends[side].permitted.push(remote.ip());
+        }
+        let source = self.ends[side].translate(self.now, remote);
         let _ = (self.cut)(side, source, remote, data);
     }
 

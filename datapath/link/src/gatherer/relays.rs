@@ -195,6 +195,21 @@ impl Gatherer {
         result
     }
 
+    /// Lets a peer send to our relayed address before we have sent to it.
+    ///
+    /// # Errors
+    /// [`RelayError`]: there will be no permission.
+    pub fn permit(
+        &mut self,
+        now: Instant,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<(), RelayError> {
+        let result = self.any_relay_of(relayed)?.client.permit(now, peer);
+        self.settle(now);
+        result
+    }
+
     /// Asks for a channel from our relayed address to a peer, and keeps it.
     ///
     /// # Errors

@@ -94,6 +94,10 @@ impl Node {
                 self.questions.note(at, &data);
                 self.transmit(now, local, remote, data);
             }
+            LinkOutput::Knock { local, remote, .. } if self.gatherer.is_relayed(local) => {
+                // A relay without room for it refuses checks too.
+                let _ = self.gatherer.permit(now, local, remote);
+            }
             LinkOutput::Knock { local, remote, data } if self.gatherer.is_host(local) => {
                 self.questions.note(at, &data);
                 self.outputs.push_back(Output::Knock { local, remote, data });
