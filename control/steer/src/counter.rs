@@ -112,6 +112,8 @@ counter_enum! {
     HandoverFull "handover_full" "A frame for which the first worker had no room in its queue.",
     Overload "overload" "A TCP segment dropped early because queues were getting long.",
     RelayFull "relay_full" "A datagram that the connection to a TURN server had no room for.",
+    InterfaceFull "interface_full" "A frame that the interface had no room for: workers are busy.",
+    SocketFull "socket_full" "A datagram that its socket had no room for: workers are busy.",
 }
 
 #[cfg(test)]

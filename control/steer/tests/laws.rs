@@ -451,7 +451,7 @@ fn bytes_of_a_request_are_pinned() {
     pinned.extend([0xaa; 32]);
     pinned.extend([4, 10, 77, 0, 0, 24]);
     assert_eq!(record, pinned);
-    assert_eq!(WORDS_VERSION, 4);
+    assert_eq!(WORDS_VERSION, 5);
 }
 
 #[test]

@@ -30,6 +30,7 @@ use crate::journal::Journal;
 use crate::mappings::Mappings;
 use crate::network::Network;
 use crate::note::Note;
+use crate::overflows::Overflows;
 use crate::rows::{Carried, PeerView, Rows};
 use crate::spares::Spares;
 use crate::steering::{Events, Refusal};
@@ -103,6 +104,7 @@ pub(crate) struct Agent {
     bridges: Bridges,
     /// Sockets beside those of the workers.
     spares: Spares,
+    overflows: Overflows,
     next_report: Instant,
     next_hosts: Instant,
     /// The network has moved and the controller does not know, and when it may be told.
@@ -127,6 +129,7 @@ impl Agent {
             announcements: Vec::new(),
             hosts: BTreeSet::new(),
             spares: Spares::default(),
+            overflows: Overflows::default(),
             next_report: now,
             next_hosts: now,
             has_moved: false,
@@ -191,12 +194,22 @@ impl Agent {
             self.show_links();
             self.follow_links(now);
             self.count_bridges();
+            self.count_overflows();
             self.announce_again(now);
             self.drop_spares();
             self.order_all(|| ToWorker::Report);
         }
         self.flush_orders();
         handled >= INPUTS_PER_TURN
+    }
+
+    /// Counts what the kernel dropped.
+    fn count_overflows(&mut self) {
+        let sockets = std::iter::once(&self.parts.sockets).chain(&self.parts.lane_sockets);
+        let datagrams = sockets.map(Sockets::overflows).sum();
+        let (frames, datagrams) = self.overflows.more(self.parts.interface.overflows(), datagrams);
+        self.parts.counters.add(DropReason::InterfaceFull.slot(), frames);
+        self.parts.counters.add(DropReason::SocketFull.slot(), datagrams);
     }
 
     fn sleep(&self) {

@@ -83,6 +83,11 @@ impl Interface {
         self.tap.name()
     }
 
+    /// Frames that the kernel dropped for want of room, if it says.
+    pub(crate) fn overflows(&self) -> Option<u64> {
+        self.tap.overflows()
+    }
+
     /// The kernel's number of it.
     pub(crate) fn index(&self) -> u32 {
         self.tap.index()

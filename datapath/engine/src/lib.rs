@@ -44,6 +44,7 @@ mod last_ports;
 mod mappings;
 mod network;
 mod note;
+mod overflows;
 mod ports;
 mod process;
 mod rows;

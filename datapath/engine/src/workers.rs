@@ -38,6 +38,12 @@ impl Sockets {
         self.v6.as_ref()
     }
 
+    /// Datagrams that the kernel dropped for want of room.
+    pub(crate) fn overflows(&self) -> u64 {
+        let sockets = self.v4.iter().chain(&self.v6);
+        sockets.map(|socket| u64::from(socket.overflows())).sum()
+    }
+
     /// The socket of an address's family.
     pub(crate) fn of(&self, address: &IpAddr) -> Option<&Arc<UdpSocket>> {
         if address.is_ipv4() { self.v4() } else { self.v6() }

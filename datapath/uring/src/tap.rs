@@ -18,6 +18,10 @@ use crate::netlink::{LinkChange, RouteSocket};
 use crate::port::VNET_HEADER_LEN;
 
 const DEVICE: &str = "/dev/net/tun";
+/// The interfaces of this thread's network namespace and what they have counted.
+const DEVICES: &str = "/proc/thread-self/net/dev";
+/// Which number of an interface there counts frames that were dropped on their way out.
+const DROPPED: usize = 11;
 /// Longest interface name; the kernel's 16 bytes end with a zero.
 const NAME_LEN_MAX: usize = 15;
 /// How long a name stays "busy" at most after a process with an io_uring on it was killed.
@@ -221,6 +225,12 @@ impl Tap {
         self.change(&format!("set the queue length to {packets}"), &change)
     }
 
+    /// Frames that found the queue full since the interface was made; `None` if the kernel does not
+    /// say.
+    pub fn overflows(&self) -> Option<u64> {
+        dropped(&std::fs::read_to_string(DEVICES).ok()?, &self.name)
+    }
+
     /// Sets how many segments a super-segment has at most, so that one tap read fits one send.
     ///
     /// # Errors
@@ -284,6 +294,15 @@ impl Tap {
     fn refused(&self, verb: &str, address: IpAddr, prefix: u8, errno: Errno) -> TapError {
         refused(format!("{verb} address {address}/{prefix} on interface {}", self.name), errno)
     }
+}
+
+/// What an interface has dropped, of a table that has a line for each.
+fn dropped(devices: &str, interface: &str) -> Option<u64> {
+    let numbers = devices.lines().find_map(|line| {
+        let (name, numbers) = line.split_once(':')?;
+        (name.trim() == interface).then_some(numbers)
+    })?;
+    numbers.split_whitespace().nth(DROPPED)?.parse().ok()
 }
 
 /// `struct ifreq` as TUNSETIFF reads and writes it.
@@ -383,5 +402,22 @@ fn refused(action: String, errno: Errno) -> TapError {
     match errno {
         Errno::PERM | Errno::ACCESS => TapError::NotPermitted { action },
         _ => TapError::Refused { action, source: errno.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_interface_dropped_is_found_in_the_table() {
+        let table = "Inter-|   Receive                            |  Transmit\n \
+                     face |bytes packets errs drop fifo|bytes packets errs drop fifo\n    \
+                     lo:       1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n \
+                     ipop0: 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36\n";
+        assert_eq!(dropped(table, "ipop0"), Some(32));
+        assert_eq!(dropped(table, "ipop"), None);
+        assert_eq!(dropped("ipop0: 1 2", "ipop0"), None);
+        assert_eq!(dropped("", "ipop0"), None);
     }
 }

@@ -27,6 +27,10 @@ use crate::segmentation::segmentation;
 /// is some 60 of them; without CAP_NET_ADMIN the kernel's `rmem_max` and `wmem_max` cap it.
 const SOCKET_BUFFER_LEN: usize = 8 << 20;
 
+/// `SO_MEMINFO` (`linux/sock_diag.h`): so many numbers, and which of them counts drops.
+const MEMORY_INFO_LEN: usize = 9;
+const MEMORY_INFO_DROPS: usize = 8;
+
 /// Address family of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -133,6 +137,24 @@ impl UdpSocket {
     /// Bytes of send buffer that the kernel granted.
     pub fn send_buffer_len(&self) -> usize {
         self.send_buffer_len
+    }
+
+    /// Datagrams that found its receive buffer full since it was opened.
+    pub fn overflows(&self) -> u32 {
+        let mut info = [0_u32; MEMORY_INFO_LEN];
+        let mut len = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes to the array, which is as long.
+        unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        // It stays zero where the kernel does not say.
+        info[MEMORY_INFO_DROPS]
     }
 
     /// Sends one datagram now. Never blocks.
