@@ -62,7 +62,7 @@ impl Punch {
 }
 
 impl Agent {
-    /// Whether the check that is about to be sent is to open our own router alone.
+    /// Whether the check that is about to be sent is to open our own side alone.
     pub(super) fn knocks(&self, index: usize) -> bool {
         let pair = &self.pairs[index];
         let is_first = pair.check.as_ref().is_some_and(Check::is_new);
