@@ -11,7 +11,7 @@ use ipop_stun::{Attribute, BuildError, Builder, Method};
 
 use super::{Agent, Output, State};
 use crate::candidate::{CandidateKind, Credentials, priority};
-use crate::pair::{Check, PairState, Sending};
+use crate::pair::{Check, Pair, PairState, Sending};
 use crate::trace::{CheckFailure, Trace};
 
 /// Mean pause between consent checks; each is spread over 0.8 to 1.2 of it (RFC 7675 section 5.1).
@@ -237,8 +237,9 @@ impl Agent {
             }
             if pair.is_valid() {
                 // The nomination is said again with each consent check: the peer may have missed
-                // it, or see us at another address since.
-                let nominates = self.controlling && self.selected == Some(self.key(index));
+                // it, or see us at another address since. Not while it is told of a better pair.
+                let is_in_use = self.selected == Some(self.key(index));
+                let nominates = self.controlling && is_in_use && !self.is_changing();
                 self.start_check(now, index, nominates);
             } else if !self.is_better(index) {
                 self.pairs[index].refresh_at = Some(now + RETRY_PAUSE);
@@ -248,6 +249,12 @@ impl Agent {
                 self.start_check(now, index, false);
             }
         }
+    }
+
+    /// Whether the peer is being told of another pair than the one in use.
+    fn is_changing(&self) -> bool {
+        let mut others = self.pairs.iter().filter(|pair| !self.is_selected(pair));
+        others.any(Pair::is_nominating)
     }
 
     /// When a valid pair is checked next; a check under way plans the next one at its end.

@@ -180,7 +180,7 @@ impl Agent {
         Some(())
     }
 
-    fn is_selected(&self, pair: &Pair) -> bool {
+    pub(super) fn is_selected(&self, pair: &Pair) -> bool {
         self.selected == Some((pair.local, pair.remote))
     }
 

@@ -195,16 +195,23 @@ impl Node {
         if let Some((local, remote, _)) = pair
             && self.gatherer.is_relayed(local)
         {
-            // Without a channel there is no path for workers; ICE will find another pair.
+            // Until the channel is there the path before carries on, if there was one.
             let _ = self.gatherer.bind(now, local, remote);
         }
         self.publish_path(at);
         self.wish_for_lanes(now);
     }
 
-    /// Tells the workers where to send, if that changed.
+    /// Tells the workers where to send, if that changed. A relayed pair has to have its channel
+    /// first.
     fn publish_path(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
+        let has_channel = |(local, remote, _)| {
+            !self.gatherer.is_relayed(local) || self.gatherer.relay_path(local, remote).is_some()
+        };
+        if slot.path.is_some() && !slot.pair.is_none_or(has_channel) {
+            return;
+        }
         let path = slot.pair.and_then(|(local, remote, kind)| {
             let (local, remote, channel) = match self.gatherer.is_relayed(local) {
                 false => (local, remote, None),

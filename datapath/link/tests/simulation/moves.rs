@@ -107,6 +107,8 @@ fn a_direct_path_that_dies_silently_gives_way_to_the_relay_within_two_seconds() 
     assert!(pause <= milliseconds(2000), "{pause:?}");
     let status = world.machines[0].status(world.fingerprint(1)).expect("a link");
     assert_eq!(status.path.expect("a path").kind, PathKind::Relayed);
+    // Until the relay's channel is there, frames go where they went.
+    assert_eq!(world.machines.iter().map(|machine| machine.pathless).sum::<usize>(), 0);
 }
 
 #[test]

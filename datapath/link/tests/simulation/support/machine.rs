@@ -48,6 +48,8 @@ pub struct Machine {
     pub sending: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Datagrams that get as far as its router: source, destination.
     pub knocks: Vec<(SocketAddr, SocketAddr)>,
+    /// How often a first lane was left without a path that it had.
+    pub pathless: usize,
 }
 
 impl Machine {
@@ -97,6 +99,7 @@ impl Machine {
             installed: 0,
             sending: Vec::new(),
             knocks: Vec::new(),
+            pathless: 0,
         }
     }
 
@@ -124,7 +127,10 @@ impl Machine {
                     };
                     assert!(before.is_none(), "an index is reused");
                 }
-                Output::SetPath { index, lane, path } => self.lane(index, lane).path = path,
+                Output::SetPath { index, lane, path } => {
+                    let before = std::mem::replace(&mut self.lane(index, lane).path, path);
+                    self.pathless += usize::from(lane == 0 && before.is_some() && path.is_none());
+                }
                 Output::Activate { peer, index } => {
                     assert_eq!(self.lanes.get(&index).expect("installed").peer, peer);
                     self.active.insert(peer, index);
