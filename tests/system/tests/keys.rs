@@ -177,10 +177,14 @@ fn a_steady_stream_of_datagrams_loses_none_while_keys_change() {
     let stage = stage(SHORT_LIVED);
     let (a, b) = stage.pair();
     let before = (ratchets(&stage.nodes), handshakes(&stage.nodes));
+    let queues = || [a, b].map(queue_drops).iter().sum::<u64>();
+    let full = queues();
     let output = iperf3(a, b, b.v4(), "-u -b 20M -l 1000 -t 12 -J");
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     let sum = &said["end"]["sum"];
-    assert_eq!(sum["lost_packets"].as_u64(), Some(0), "{sum}");
+    // The receiving program may not come to its socket for a while on a busy machine.
+    let full = queues() - full;
+    assert!(sum["lost_packets"].as_u64().unwrap() <= full, "{full} by full queues: {sum}");
     assert!(sum["packets"].as_u64().unwrap() > 20_000, "{sum}");
     assert!(ratchets(&stage.nodes) > before.0 + 10);
     assert!(handshakes(&stage.nodes) > before.1);
