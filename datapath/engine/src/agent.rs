@@ -80,6 +80,13 @@ pub(crate) struct Parts {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
+impl Parts {
+    /// Those of all workers, the first one's first.
+    fn all_sockets(&self) -> impl Iterator<Item = &Sockets> {
+        std::iter::once(&self.sockets).chain(&self.lane_sockets)
+    }
+}
+
 /// What is known of a peer beside its link.
 #[derive(Default)]
 struct Peer {
@@ -205,8 +212,7 @@ impl Agent {
 
     /// Counts what the kernel dropped.
     fn count_overflows(&mut self) {
-        let sockets = std::iter::once(&self.parts.sockets).chain(&self.parts.lane_sockets);
-        let datagrams = sockets.map(Sockets::overflows).sum();
+        let datagrams = self.parts.all_sockets().map(Sockets::overflows).sum();
         let (frames, datagrams) = self.overflows.more(self.parts.interface.overflows(), datagrams);
         self.parts.counters.add(DropReason::InterfaceFull.slot(), frames);
         self.parts.counters.add(DropReason::SocketFull.slot(), datagrams);

@@ -77,8 +77,8 @@ impl Agent {
         remote: SocketAddr,
         send: impl FnOnce(&UdpSocket, &Destination) -> Result<(), SendError>,
     ) {
-        let workers = std::iter::once(&self.parts.sockets).chain(&self.parts.lane_sockets);
-        let mut of_family = workers.filter_map(|sockets| sockets.of(&remote.ip()));
+        let sockets = self.parts.all_sockets();
+        let mut of_family = sockets.filter_map(|sockets| sockets.of(&remote.ip()));
         let own = of_family.find(|socket| socket.port() == local.port());
         let Some(socket) = own.or_else(|| self.spares.socket(local.port())) else { return };
         if let Err(error) = send(socket, &between(local, remote)) {
