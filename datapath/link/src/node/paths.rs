@@ -203,13 +203,17 @@ impl Node {
     }
 
     /// Tells the workers where to send, if that changed. A relayed pair has to have its channel
-    /// first.
+    /// first; until then, what there was carries on, unless it is another relay's channel that is
+    /// gone.
     fn publish_path(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let has_channel = |(local, remote, _)| {
             !self.gatherer.is_relayed(local) || self.gatherer.relay_path(local, remote).is_some()
         };
-        if slot.path.is_some() && !slot.pair.is_none_or(has_channel) {
+        let stands = |path: Path| {
+            path.channel.is_none_or(|n| self.gatherer.channel_pair(path.remote, n).is_some())
+        };
+        if slot.path.is_some_and(stands) && !slot.pair.is_none_or(has_channel) {
             return;
         }
         let path = slot.pair.and_then(|(local, remote, kind)| {
