@@ -1,7 +1,7 @@
 //! A worker's port: on io_uring, or a poll loop where io_uring is forbidden.
 
 use ipop_uring::{
-    Doorbell, PollPort, PortConfig, PortFeatures, RingError, TapQueue, UringPort, probe,
+    Doorbell, PollPort, PortConfig, PortFeatures, RingError, TapQueues, UringPort, probe,
 };
 
 use crate::process::RunError;
@@ -40,23 +40,24 @@ pub(crate) struct Opened {
 /// no memory or files for a poll loop.
 pub(crate) fn open(
     io: Io,
-    queue: TapQueue,
+    queues: TapQueues,
     sockets: &Sockets,
     config: &PortConfig,
 ) -> Result<Opened, RunError> {
-    let ring = |queue| UringPort::open(queue, sockets.v4().cloned(), sockets.v6().cloned(), config);
+    let ring =
+        |queues| UringPort::open(queues, sockets.v4().cloned(), sockets.v6().cloned(), config);
     let fallback = match io {
-        Io::Uring => return Ok(Opened { port: AnyPort::Ring(ring(queue)?), fallback: None }),
+        Io::Uring => return Ok(Opened { port: AnyPort::Ring(ring(queues)?), fallback: None }),
         Io::Poll => None,
         Io::Auto => {
-            let again = queue.try_clone().map_err(failed("keep the tap queue"))?;
+            let again = queues.try_clone().map_err(failed("keep the tap queues"))?;
             match probe().and_then(|_| ring(again)) {
                 Ok(port) => return Ok(Opened { port: AnyPort::Ring(port), fallback: None }),
                 Err(error) => Some(error),
             }
         }
     };
-    let port = PollPort::open(queue, sockets.v4().cloned(), sockets.v6().cloned(), config);
+    let port = PollPort::open(queues, sockets.v4().cloned(), sockets.v6().cloned(), config);
     let port = AnyPort::Poll(port.map_err(failed("open the poll loop's port"))?);
     Ok(Opened { port, fallback })
 }

@@ -26,7 +26,8 @@ use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
 use crate::workers::{
-    Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_last_sockets, open_ports,
+    QUEUES_EACH, Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_last_sockets,
+    open_ports,
 };
 
 /// Exit code of a datapath that a new start would not mend.
@@ -89,7 +90,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let mut segment = ipop_shm::create(&config.segment, &layout)?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&stop, segment.commands.ringer())?;
-    let (tap, queues) = Tap::open(&config.interface, usize::from(workers), mac)?;
+    let (tap, queues) = Tap::open(&config.interface, usize::from(workers) * QUEUES_EACH, mac)?;
     let interface = Interface::set_up(tap, config.mtu)?;
     let sockets = match config.port {
         0 => open_last_sockets(&config.last_ports, workers)?,

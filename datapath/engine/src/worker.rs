@@ -1,4 +1,4 @@
-//! One worker: frames from its tap queue to its UDP sockets and back.
+//! One worker: frames from its tap queues to its UDP sockets and back.
 //!
 //! A turn is: wait and reap once; carry out the agent's orders; then, in the order of the batch,
 //! fates of outputs, the datagrams (ingress), the frames (egress); then flush what waited for the

@@ -1,4 +1,4 @@
-//! The workers of a node: each has a thread, a tap queue, sockets, a port and a pipeline of its
+//! The workers of a node: each has a thread, tap queues, sockets, a port and a pipeline of its
 //! own, and shares none of it. Worker k carries lane k of every link. The first one's sockets are
 //! those that candidates name; what other workers have no lane for comes to it.
 
@@ -12,7 +12,8 @@ use ipop_link::LanePorts;
 use ipop_pipeline::{Config as PipelineConfig, Pipeline};
 use ipop_shm::WorkerCounters;
 use ipop_uring::{
-    Batch, Family, Port, PortConfig, TapQueue, UdpError, UdpSocket, pin_to_core, run_in_real_time,
+    Batch, Family, Port, PortConfig, TAP_QUEUES_MAX, TapQueue, TapQueues, UdpError, UdpSocket,
+    pin_to_core, run_in_real_time,
 };
 
 use crate::counting::Publisher;
@@ -114,7 +115,11 @@ pub(crate) fn lane_ports(sockets: &[Sockets]) -> Vec<LanePorts> {
     sockets.iter().skip(1).map(ports).collect()
 }
 
-/// A port for each tap queue.
+/// Tap queues of each worker: so many peers can be flooded before one of the others is likely to
+/// share a queue with it.
+pub(crate) const QUEUES_EACH: usize = TAP_QUEUES_MAX;
+
+/// A port for each worker, with [`QUEUES_EACH`] of the queues.
 pub(crate) fn open_ports(
     io: Io,
     queues: Vec<TapQueue>,
@@ -122,8 +127,10 @@ pub(crate) fn open_ports(
     busy_poll: Duration,
 ) -> Result<Vec<Opened>, RunError> {
     let config = port_config(busy_poll);
-    let open = |(queue, sockets)| ports::open(io, queue, sockets, &config);
-    queues.into_iter().zip(sockets).map(open).collect()
+    let mut queues = queues.into_iter();
+    let shares = std::iter::from_fn(|| TapQueues::new(queues.by_ref().take(QUEUES_EACH).collect()));
+    let open = |(share, sockets)| ports::open(io, share, sockets, &config);
+    shares.zip(sockets).map(open).collect()
 }
 
 /// Every input of one turn may become an output, so there are slots for all of them, and some for

@@ -23,6 +23,7 @@ mod netlink;
 mod poll_port;
 mod pool;
 mod port;
+mod queues;
 mod ring;
 mod segmentation;
 mod slots;
@@ -41,6 +42,7 @@ pub use port::{
     OutputSlot, Port, PortError, SEGMENTS_MAX, SLOT_LEN, SendError, TapFrame, VNET_HEADER_LEN,
     WriteError,
 };
+pub use queues::{TAP_QUEUES_MAX, TapQueues};
 pub use ring::{RingError, RingFeatures, probe};
 pub use status::{Driver, PortConfig, PortCounters, PortFeatures};
 pub use tap::{Offloads, Tap, TapError, TapQueue, is_overlay};

@@ -24,9 +24,9 @@ use crate::port::{
     ATTACHED_MAX, BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot,
     Port, PortError, SLOT_LEN, SendError, TapFrame, WriteError,
 };
+use crate::queues::{TAP_QUEUES_MAX, TapQueues};
 use crate::segmentation::{Segmentation, segmentation};
 use crate::status::{Driver, PortConfig, PortCounters, PortFeatures};
-use crate::tap::TapQueue;
 use crate::udp::{Family, UdpSocket};
 
 /// Receives per turn and socket at most: one `recvmmsg`.
@@ -34,18 +34,19 @@ const RECEIVES_MAX: usize = 16;
 /// Bytes after which a turn reads no more frames, so that those read are still in the core's
 /// cache when they are sealed; small frames end at the number of buffers instead.
 const FRAMES_LEN: usize = 256 * 1024;
-/// Inputs besides attached sockets.
-const OWN_FILES: usize = 4;
+/// The doorbell and the port's own sockets; attached ones follow, and then tap queues.
+const OWN_FILES: usize = 3;
+const FILES_MAX: usize = OWN_FILES + ATTACHED_MAX + TAP_QUEUES_MAX;
 /// Outputs between two waits at most: their fates have to be kept without allocating.
 const FATES_MAX: usize = 1024;
 
 const _: () = assert!(RECEIVES_MAX <= BATCH_SIZE);
 
-/// One worker's port: a tap queue, up to two sockets, a doorbell, and no ring.
+/// One worker's port: its tap queues, up to two sockets, a doorbell, and no ring.
 ///
 /// It differs from [`crate::UringPort`] in nothing that a worker sees but speed.
 pub struct PollPort {
-    tap: TapQueue,
+    taps: TapQueues,
     v4: Option<Channel>,
     v6: Option<Channel>,
     attached: Vec<Channel>,
@@ -55,8 +56,8 @@ pub struct PollPort {
     slots: Pool,
     /// Inputs that are left alone until a buffer is free.
     paused: Paused,
-    /// Failed reads of the tap in a row.
-    tap_failures: u32,
+    /// Failed reads of each tap queue in a row.
+    tap_failures: [u32; TAP_QUEUES_MAX],
     segmentation: Segmentation,
     counters: PortCounters,
     busy_poll: Duration,
@@ -84,13 +85,14 @@ struct Ready {
     doorbell: bool,
     v4: bool,
     v6: bool,
-    tap: bool,
     attached: [bool; ATTACHED_MAX],
+    taps: [bool; TAP_QUEUES_MAX],
 }
 
 impl Ready {
     fn any(&self) -> bool {
-        self.doorbell || self.v4 || self.v6 || self.tap || self.attached.contains(&true)
+        let inputs = self.attached.iter().chain(&self.taps);
+        self.doorbell || self.v4 || self.v6 || inputs.copied().any(|ready| ready)
     }
 }
 
@@ -100,14 +102,17 @@ impl PollPort {
     /// # Errors
     /// What the kernel said: no memory, no more files, or a socket that takes no option.
     pub fn open(
-        tap: TapQueue,
+        taps: impl Into<TapQueues>,
         v4: Option<Arc<UdpSocket>>,
         v6: Option<Arc<UdpSocket>>,
         config: &PortConfig,
     ) -> io::Result<PollPort> {
-        tap.set_nonblocking()?;
+        let taps = taps.into();
+        for tap in taps.iter() {
+            tap.set_nonblocking()?;
+        }
         Ok(PollPort {
-            tap,
+            taps,
             v4: v4.map(Channel::new).transpose()?,
             v6: v6.map(Channel::new).transpose()?,
             attached: Vec::with_capacity(ATTACHED_MAX),
@@ -116,7 +121,7 @@ impl PollPort {
             datagrams: Pool::allocate(config.datagrams, BUFFER_LEN)?,
             slots: Pool::allocate(config.slots, SLOT_LEN)?,
             paused: Paused::default(),
-            tap_failures: 0,
+            tap_failures: [0; TAP_QUEUES_MAX],
             segmentation: Segmentation::default(),
             counters: PortCounters::default(),
             busy_poll: config.busy_poll,
@@ -182,7 +187,7 @@ impl Port for PollPort {
             // That one fails ends nothing else.
             let _ = channel.receive(&mut self.datagrams, &mut self.counters, batch);
         }
-        if ready.tap { self.read_tap(batch) } else { Ok(()) }
+        self.read_taps(ready.taps, batch)
     }
 
     fn release_frame(&mut self, frame: TapFrame) {
@@ -217,7 +222,7 @@ impl Port for PollPort {
     fn write_tap(&mut self, slot: OutputSlot, range: Range<usize>) {
         if self.slots.owns(&slot.buffer) {
             let result = match slot.get(range).filter(|frame| !frame.is_empty()) {
-                Some(frame) => rustix::io::write(&self.tap, frame)
+                Some(frame) => rustix::io::write(self.taps.get(self.taps.place_of(frame)), frame)
                     .map(drop)
                     .map_err(|errno| WriteError::from_errno(errno.raw_os_error())),
                 None => Err(WriteError::Malformed),
@@ -287,25 +292,31 @@ impl PollPort {
             let socket = self.socket(family).filter(|_| !self.paused.datagrams);
             self.file(socket.map(|socket| socket.as_fd()))
         };
-        let tap = Some(self.tap.as_fd()).filter(|_| !self.paused.frames);
+        let tap = |place: usize| {
+            let tap = self.taps.iter().nth(place).filter(|_| !self.paused.frames);
+            self.file(tap.map(|tap| tap.as_fd()))
+        };
         let bell = self.file(Some(self.doorbell.as_fd()));
         let guest = |place: usize| {
             let guest = self.attached.get(place).filter(|_| !self.paused.datagrams);
             self.file(guest.map(|channel| channel.socket.as_fd()))
         };
-        let own = [bell, socket(Family::V4), socket(Family::V6), self.file(tap)];
-        let mut own = own.into_iter();
-        let mut files: [_; OWN_FILES + ATTACHED_MAX] =
-            std::array::from_fn(|at| own.next().unwrap_or_else(|| guest(at - OWN_FILES)));
-        let count = OWN_FILES + self.attached.len();
+        let mut own = [bell, socket(Family::V4), socket(Family::V6)].into_iter();
+        let mut files: [_; FILES_MAX] = std::array::from_fn(|at| match at.checked_sub(OWN_FILES) {
+            Some(place) if place < ATTACHED_MAX => guest(place),
+            Some(place) => tap(place - ATTACHED_MAX),
+            None => own.next().unwrap_or_else(|| self.file(None)),
+        });
+        let count = OWN_FILES + ATTACHED_MAX + self.taps.len();
         // A limit beyond what the kernel can count is none.
         let limit = wait.and_then(|wait| Timespec::try_from(wait).ok());
         match rustix::event::poll(&mut files[..count], limit.as_ref()) {
             Ok(_) => {
                 let is_ready = |at: usize| at < count && !files[at].revents().is_empty();
-                let [doorbell, v4, v6, tap] = std::array::from_fn(is_ready);
+                let [doorbell, v4, v6] = std::array::from_fn(is_ready);
                 let attached = std::array::from_fn(|at| is_ready(OWN_FILES + at));
-                Ok(Ready { doorbell, v4, v6, tap, attached })
+                let taps = std::array::from_fn(|at| is_ready(OWN_FILES + ATTACHED_MAX + at));
+                Ok(Ready { doorbell, v4, v6, attached, taps })
             }
             Err(Errno::INTR) => Ok(Ready::default()),
             Err(errno) => Err(PortError::Poll(errno.into())),
@@ -320,35 +331,50 @@ impl PollPort {
         }
     }
 
-    fn read_tap(&mut self, batch: &mut Batch) -> Result<(), PortError> {
+    /// Reads a frame of each queue that has one, and again, until none has or it is enough.
+    fn read_taps(
+        &mut self,
+        mut ready: [bool; TAP_QUEUES_MAX],
+        batch: &mut Batch,
+    ) -> Result<(), PortError> {
         let mut read_len = 0;
-        while read_len < FRAMES_LEN
-            && let Some(mut buffer) = self.frames.take()
-        {
-            match rustix::io::read(&self.tap, buffer.bytes_mut()) {
-                Ok(len @ 1..) => {
-                    self.tap_failures = 0;
+        while read_len < FRAMES_LEN && ready.contains(&true) {
+            for (queue, is_ready) in ready.iter_mut().enumerate() {
+                if *is_ready {
+                    let len = self.read_tap(queue, batch)?;
+                    *is_ready = len > 0;
                     read_len += len;
-                    batch.push(Completion::TapFrame(TapFrame { buffer, len: len as u32 }));
-                }
-                result => {
-                    self.frames.put_back(buffer);
-                    return self.on_tap_failure(result.err().unwrap_or(Errno::IO));
                 }
             }
         }
         Ok(())
     }
 
-    fn on_tap_failure(&mut self, errno: Errno) -> Result<(), PortError> {
+    /// Reads one frame; 0 if there is none, or no buffer for it.
+    fn read_tap(&mut self, queue: usize, batch: &mut Batch) -> Result<usize, PortError> {
+        let Some(mut buffer) = self.frames.take() else { return Ok(0) };
+        match rustix::io::read(self.taps.get(queue), buffer.bytes_mut()) {
+            Ok(len @ 1..) => {
+                self.tap_failures[queue] = 0;
+                batch.push(Completion::TapFrame(TapFrame { buffer, len: len as u32 }));
+                Ok(len)
+            }
+            result => {
+                self.frames.put_back(buffer);
+                self.on_tap_failure(queue, result.err().unwrap_or(Errno::IO)).map(|()| 0)
+            }
+        }
+    }
+
+    fn on_tap_failure(&mut self, queue: usize, errno: Errno) -> Result<(), PortError> {
         match errno {
             Errno::AGAIN | Errno::INTR => Ok(()),
             // What reads say once the device was deleted.
             Errno::BADFD | Errno::FAULT => Err(PortError::TapGone),
             _ => {
                 self.counters.input_failures += 1;
-                self.tap_failures += 1;
-                if self.tap_failures > FAILURES_MAX {
+                self.tap_failures[queue] += 1;
+                if self.tap_failures[queue] > FAILURES_MAX {
                     return Err(PortError::TapRead(errno.into()));
                 }
                 Ok(())

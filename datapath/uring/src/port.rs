@@ -31,7 +31,7 @@ pub const ATTACHED_MAX: usize = 8;
 /// Failures in a row, without one success, after which an input counts as broken.
 pub(crate) const FAILURES_MAX: u32 = 64;
 
-/// The kernel as a worker sees it: one tap queue, one UDP socket per address family, a doorbell.
+/// The kernel as a worker sees it: its tap queues, one UDP socket per address family, a doorbell.
 ///
 /// One turn of a worker: [`wait`](Port::wait) fills a [`Batch`]; each input in it is worked on
 /// and released; outputs are taken with [`output`](Port::output), filled and queued. Queued

@@ -3,7 +3,8 @@
 /// What a completion is of; in `user_data` as kind << 16 | slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag {
-    Tap,
+    /// By queue.
+    Tap(u16),
     V4,
     V6,
     Doorbell,
@@ -18,7 +19,7 @@ pub(crate) enum Tag {
 impl Tag {
     pub(crate) fn encode(self) -> u64 {
         let (kind, slot) = match self {
-            Tag::Tap => (1, 0),
+            Tag::Tap(queue) => (1, queue),
             Tag::V4 => (2, 0),
             Tag::V6 => (3, 0),
             Tag::Doorbell => (4, 0),
@@ -33,7 +34,7 @@ impl Tag {
     pub(crate) fn decode(user_data: u64) -> Option<Tag> {
         let slot = (user_data & 0xffff) as u16;
         match user_data >> 16 {
-            1 => Some(Tag::Tap),
+            1 => Some(Tag::Tap(slot)),
             2 => Some(Tag::V4),
             3 => Some(Tag::V6),
             4 => Some(Tag::Doorbell),
@@ -52,8 +53,8 @@ mod tests {
 
     #[test]
     fn tags_survive_the_ring() {
-        let ends = [Tag::Tap, Tag::V4, Tag::V6, Tag::Doorbell, Tag::Cancel];
-        let numbered = [Tag::Send(65_535), Tag::Write(0), Tag::Attached(7)];
+        let ends = [Tag::V4, Tag::V6, Tag::Doorbell, Tag::Cancel];
+        let numbered = [Tag::Tap(3), Tag::Send(65_535), Tag::Write(0), Tag::Attached(7)];
         for tag in ends.into_iter().chain(numbered) {
             assert_eq!(Tag::decode(tag.encode()), Some(tag));
         }

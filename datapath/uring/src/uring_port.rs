@@ -21,27 +21,28 @@ use crate::port::{
     ATTACHED_MAX, BUFFER_LEN, Batch, Completion, Datagram, Destination, FAILURES_MAX, OutputSlot,
     Port, PortError, SendError, TapFrame, WriteError,
 };
+use crate::queues::TapQueues;
 use crate::ring::{Event, Ring, RingError, RingFeatures};
 use crate::segmentation::{Segmentation, segmentation};
 use crate::slots::{Job, Slots};
 use crate::status::{Driver, PortConfig, PortCounters, PortFeatures};
 use crate::tag::Tag;
-use crate::tap::TapQueue;
 use crate::udp::{Family, UdpSocket};
 
 /// Buffer groups.
 const FRAMES: u16 = 0;
 const DATAGRAMS: u16 = 1;
 /// Registered files.
-const TAP: u32 = 0;
-const UDP_V4: u32 = 1;
-const UDP_V6: u32 = 2;
-const BELL: u32 = 3;
+const UDP_V4: u32 = 0;
+const UDP_V6: u32 = 1;
+const BELL: u32 = 2;
+/// The first of the tap's queues; the others follow.
+const TAPS: u32 = 3;
 
-/// Reads queued on the tap where one read cannot serve all frames.
+/// Reads queued on all tap queues together where one read cannot serve all frames.
 const SINGLE_READS: usize = 8;
 
-/// One worker's port: a tap queue, up to two sockets, a doorbell, on one ring.
+/// One worker's port: its tap queues, up to two sockets, a doorbell, on one ring.
 ///
 /// It may be opened anywhere; the first [`wait`](Port::wait) binds it to its thread, where it is
 /// to be dropped too. Dropped elsewhere, or with an operation that does not come back, it leaks
@@ -49,8 +50,7 @@ const SINGLE_READS: usize = 8;
 pub struct UringPort {
     ring: Ring,
     memory: ManuallyDrop<Memory>,
-    /// Keeps the interface alive.
-    _tap: TapQueue,
+    taps: TapQueues,
     v4: Option<Arc<UdpSocket>>,
     v6: Option<Arc<UdpSocket>>,
     attached: Attached,
@@ -82,7 +82,8 @@ unsafe impl Send for Memory {}
 /// Which inputs have an operation queued or running.
 #[derive(Debug, Default)]
 struct Armed {
-    tap: usize,
+    /// How many of each queue.
+    taps: Vec<usize>,
     v4: bool,
     v6: bool,
     doorbell: bool,
@@ -91,7 +92,8 @@ struct Armed {
 /// Failures in a row.
 #[derive(Debug, Default)]
 struct Failures {
-    tap: u32,
+    /// Of each queue.
+    taps: Vec<u32>,
     v4: u32,
     v6: u32,
 }
@@ -102,30 +104,29 @@ impl UringPort {
     /// # Errors
     /// [`RingError`] says why this machine gives no ring and what to do.
     pub fn open(
-        tap: TapQueue,
+        taps: impl Into<TapQueues>,
         v4: Option<Arc<UdpSocket>>,
         v6: Option<Arc<UdpSocket>>,
         config: &PortConfig,
     ) -> Result<UringPort, RingError> {
+        let taps = taps.into();
         let inputs = usize::from(config.frames.next_power_of_two())
             + usize::from(config.datagrams.next_power_of_two());
         let slots = usize::from(config.slots);
         // Every buffer and slot may complete at once, and every input may end.
-        let submissions = (slots + SINGLE_READS + 2 * ATTACHED_MAX + 8).next_power_of_two();
-        let completions =
-            (inputs + slots + SINGLE_READS + 2 * ATTACHED_MAX + 32).max(2 * submissions);
+        let submissions =
+            (slots + SINGLE_READS + taps.len() + 2 * ATTACHED_MAX + 8).next_power_of_two();
+        let completions = (inputs + slots + SINGLE_READS + taps.len() + 2 * ATTACHED_MAX + 32)
+            .max(2 * submissions);
         let ring = Ring::open(submissions as u32, completions as u32)?;
         let doorbell = Doorbell::new()
             .map_err(|source| RingError::Refused { action: "make the doorbell of", source })?;
         let socket = |socket: &Option<Arc<UdpSocket>>| {
             socket.as_ref().map_or(-1, |socket| socket.as_fd().as_raw_fd())
         };
-        ring.register_files(&[
-            tap.as_fd().as_raw_fd(),
-            socket(&v4),
-            socket(&v6),
-            doorbell.as_fd().as_raw_fd(),
-        ])?;
+        let mut files = vec![socket(&v4), socket(&v6), doorbell.as_fd().as_raw_fd()];
+        files.extend(taps.iter().map(|tap| tap.as_fd().as_raw_fd()));
+        ring.register_files(&files)?;
         let memory = Memory {
             frames: BufferRing::register(&ring, FRAMES, config.frames)?,
             datagrams: BufferRing::register(&ring, DATAGRAMS, config.datagrams)?,
@@ -138,13 +139,13 @@ impl UringPort {
             polls_cards: !config.busy_poll.is_zero() && ring.poll_cards(config.busy_poll),
             ring,
             memory: ManuallyDrop::new(memory),
-            _tap: tap,
             v4,
             v6,
             attached: Attached::default(),
             doorbell,
-            armed: Armed::default(),
-            failures: Failures::default(),
+            armed: Armed { taps: vec![0; taps.len()], ..Armed::default() },
+            failures: Failures { taps: vec![0; taps.len()], ..Failures::default() },
+            taps,
             segmentation: Segmentation::default(),
             counters: PortCounters::default(),
             decided: Vec::with_capacity(slots),
@@ -272,8 +273,9 @@ impl Port for UringPort {
             let error = WriteError::Malformed;
             return self.decided.push(Completion::WriteFailed { slot: index, error });
         }
+        let tap = Fixed(TAPS + self.taps.place_of(&slot[range.clone()]) as u32);
         let start = self.memory.slots.start_write(slot, &range);
-        let entry = opcode::Write::new(Fixed(TAP), start, range.len() as u32).build();
+        let entry = opcode::Write::new(tap, start, range.len() as u32).build();
         // SAFETY: the bytes belong to the slot, which `Slots` keeps untouched until the
         // completion is reaped.
         if !unsafe { self.ring.push(entry, Tag::Write(index).encode()) }
@@ -349,12 +351,17 @@ impl UringPort {
         if !self.attached.is_empty() {
             self.arm_attached();
         }
-        let depth = if self.tap_multishot { 1 } else { SINGLE_READS };
-        while self.armed.tap < depth.min(self.memory.frames.available()) {
-            if !self.arm_tap() {
-                break;
+        self.arm_taps();
+    }
+
+    fn arm_taps(&mut self) {
+        let queues = self.taps.len();
+        let depth = if self.tap_multishot { 1 } else { (SINGLE_READS / queues).max(1) };
+        let depth = depth.min(self.memory.frames.available());
+        for queue in 0..queues {
+            while self.armed.taps[queue] < depth && self.arm_tap(queue) {
+                self.armed.taps[queue] += 1;
             }
-            self.armed.tap += 1;
         }
     }
 
@@ -385,17 +392,18 @@ impl UringPort {
         unsafe { self.ring.push(entry, tag.encode()) }
     }
 
-    fn arm_tap(&mut self) -> bool {
+    fn arm_tap(&mut self, queue: usize) -> bool {
+        let tap = Fixed(TAPS + queue as u32);
         // The crate's ReadMulti loses the "registered file" flag: say it again.
         let entry = if self.tap_multishot {
             let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
-            opcode::ReadMulti::new(Fixed(TAP), 0, FRAMES).build().flags(flags)
+            opcode::ReadMulti::new(tap, 0, FRAMES).build().flags(flags)
         } else {
-            let read = opcode::Read::new(Fixed(TAP), std::ptr::null_mut(), BUFFER_LEN as u32);
+            let read = opcode::Read::new(tap, std::ptr::null_mut(), BUFFER_LEN as u32);
             read.buf_group(FRAMES).build().flags(squeue::Flags::BUFFER_SELECT)
         };
         // SAFETY: the buffers are those of a registered ring.
-        unsafe { self.ring.push(entry, Tag::Tap.encode()) }
+        unsafe { self.ring.push(entry, Tag::Tap(queue as u16).encode()) }
     }
 
     fn handle(&mut self, event: Event, batch: &mut Batch) -> Result<(), PortError> {
@@ -408,7 +416,7 @@ impl UringPort {
                     batch.push(Completion::Doorbell);
                 }
             }
-            Some(Tag::Tap) => return self.on_tap(event, batch),
+            Some(Tag::Tap(queue)) => return self.on_tap(queue.into(), event, batch),
             Some(Tag::V4) => {
                 self.armed.v4 = event.more();
                 let port = self.v4.as_ref().map_or(0, |socket| socket.port());
@@ -461,12 +469,12 @@ impl UringPort {
         batch.push(Completion::of_write(index, written));
     }
 
-    fn on_tap(&mut self, event: Event, batch: &mut Batch) -> Result<(), PortError> {
-        self.armed.tap -= usize::from(!event.more());
+    fn on_tap(&mut self, queue: usize, event: Event, batch: &mut Batch) -> Result<(), PortError> {
+        self.armed.taps[queue] -= usize::from(!event.more());
         let buffer = event.buffer().and_then(|index| self.memory.frames.take(index));
         match (event.result, buffer) {
             (1.., Some(buffer)) => {
-                self.failures.tap = 0;
+                self.failures.taps[queue] = 0;
                 let len = event.result as u32;
                 batch.push(Completion::TapFrame(TapFrame { buffer, len }));
                 return Ok(());
@@ -480,8 +488,8 @@ impl UringPort {
             libc::EBADFD | libc::EFAULT => return Err(PortError::TapGone),
             errno => {
                 self.counters.input_failures += 1;
-                self.failures.tap += 1;
-                if self.failures.tap > FAILURES_MAX {
+                self.failures.taps[queue] += 1;
+                if self.failures.taps[queue] > FAILURES_MAX {
                     return Err(PortError::TapRead(io::Error::from_raw_os_error(errno)));
                 }
             }

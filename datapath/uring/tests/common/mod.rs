@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ipop_uring::{
     Batch, Completion, Doorbell, Family, PollPort, Port, PortConfig, PortCounters, PortFeatures,
-    Tap, TapQueue, UdpSocket, UringPort,
+    Tap, TapQueue, TapQueues, UdpSocket, UringPort,
 };
 
 pub const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
@@ -25,7 +25,7 @@ pub trait KernelPort: Port + Send + Sized + 'static {
     const NAME: &str;
 
     fn open(
-        tap: TapQueue,
+        taps: impl Into<TapQueues>,
         v4: Option<Arc<UdpSocket>>,
         v6: Option<Arc<UdpSocket>>,
         config: &PortConfig,
@@ -43,12 +43,12 @@ macro_rules! kernel_port {
             const NAME: &str = $name;
 
             fn open(
-                tap: TapQueue,
+                taps: impl Into<TapQueues>,
                 v4: Option<Arc<UdpSocket>>,
                 v6: Option<Arc<UdpSocket>>,
                 config: &PortConfig,
             ) -> Self {
-                $port::open(tap, v4, v6, config).unwrap()
+                $port::open(taps, v4, v6, config).unwrap()
             }
 
             fn doorbell(&self) -> Doorbell {
@@ -145,13 +145,25 @@ impl Namespace {
 
     /// An interface that is up, with an address and an MTU of 1400.
     pub fn tap(&self, name: &str, mac: [u8; 6], address: &str) -> (Tap, TapQueue) {
+        let (tap, mut queues) = self.tap_with_queues(name, 1, mac, address);
+        (tap, queues.remove(0))
+    }
+
+    /// As [`tap`](Self::tap), with so many queues.
+    pub fn tap_with_queues(
+        &self,
+        name: &str,
+        queues: usize,
+        mac: [u8; 6],
+        address: &str,
+    ) -> (Tap, Vec<TapQueue>) {
         let address: IpAddr = address.parse().unwrap();
         self.run(|| {
-            let (mut tap, mut queues) = Tap::open(name, 1, mac).unwrap();
+            let (mut tap, queues) = Tap::open(name, queues, mac).unwrap();
             tap.set_mtu(1400).unwrap();
             tap.add_address(address, if address.is_ipv4() { 24 } else { 64 }).unwrap();
             tap.set_up(true).unwrap();
-            (tap, queues.remove(0))
+            (tap, queues)
         })
     }
 
