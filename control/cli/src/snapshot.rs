@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipop_shm::{Observer, observe};
-use ipop_steer::{CandidateKind, Cipher, Counter, DropReason, LinkRow, LinkState, PathKind};
+use ipop_steer::{
+    CandidateKind, Cipher, Counter, DropReason, LinkRow, LinkState, PathKind, WORDS_VERSION,
+};
 use serde::Serialize;
 
 use crate::failure::{Code, Failure};
@@ -115,7 +117,7 @@ impl Snapshot {
     /// # Errors
     /// When its segment is not there or cannot be read.
     pub fn of(run_dir: &RunDir) -> Result<Self, Failure> {
-        let observer = observe(&run_dir.segment()).map_err(|error| {
+        let observer = observe(&run_dir.segment(), WORDS_VERSION).map_err(|error| {
             let text = format!("instance `{}` cannot be looked at: {error}", run_dir.name());
             Failure::new(Code::NotRunning, text)
         })?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ipop_shm::{Observer, observe};
-use ipop_steer::{Fingerprint, TraceRecord};
+use ipop_steer::{Fingerprint, TraceRecord, WORDS_VERSION};
 
 use crate::args::Trace;
 use crate::failure::{Code, Failure};
@@ -93,7 +93,7 @@ fn whose(instance: &RunDir, peer: &str, is_past: bool) -> Result<Wanted, Failure
 }
 
 fn look(instance: &RunDir) -> Result<Observer, Failure> {
-    observe(&instance.segment()).map_err(|error| {
+    observe(&instance.segment(), WORDS_VERSION).map_err(|error| {
         let text = format!("instance `{}` cannot be looked at: {error}", instance.name());
         Failure::new(Code::NotRunning, text)
     })
@@ -189,7 +189,7 @@ impl Tracer {
             return;
         }
         std::thread::sleep(SUCCESSOR_PAUSE);
-        let Ok(observer) = observe(&self.instance.segment()) else { return };
+        let Ok(observer) = observe(&self.instance.segment(), WORDS_VERSION) else { return };
         if observer.generation != self.observer.generation {
             // What the old one wrote last.
             let _ = self.show_new();

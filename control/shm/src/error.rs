@@ -43,7 +43,7 @@ pub enum OpenError {
     /// The datapath speaks other words.
     #[error(
         "{path}: the datapath speaks version {found} of the control words, this program {ours}: \
-         run datapath and controller of one release",
+         take the program that the instance was started with, or start it again",
         path = .path.display()
     )]
     Words {

@@ -139,11 +139,7 @@ pub fn create(path: &Path, layout: &Layout) -> Result<DatapathEnd, CreateError> 
 /// The role of a controller that died is taken over: both rings go on where it stopped.
 pub fn attach(path: &Path, words_version: u32) -> Result<ControllerEnd, AttachError> {
     let (file, header) = open(path, Access::Write)?;
-    let found = header.layout.words_version;
-    if found != words_version {
-        let path = path.to_owned();
-        return Err(OpenError::Words { path, found, ours: words_version }.into());
-    }
+    check_words(path, &header, words_version)?;
     if !lock::is_locked(&file, Role::Datapath.lock_byte())
         .map_err(io_error(path, "ask for locks"))?
     {
@@ -158,11 +154,21 @@ pub fn attach(path: &Path, words_version: u32) -> Result<ControllerEnd, AttachEr
     Ok(ControllerEnd::new(&memory, &header))
 }
 
-/// Looks at the segment at `path`, be its datapath alive or not.
-pub fn observe(path: &Path) -> Result<Observer, OpenError> {
+/// Looks at the segment at `path`, be its datapath alive or not. `words_version` has to be the
+/// datapath's: with another one, rows and counters would be taken for others.
+pub fn observe(path: &Path, words_version: u32) -> Result<Observer, OpenError> {
     let (file, header) = open(path, Access::Read)?;
+    check_words(path, &header, words_version)?;
     let memory = map(path, file, &header, Access::Read)?;
     Ok(Observer::new(&memory, &header))
+}
+
+fn check_words(path: &Path, header: &Header, ours: u32) -> Result<(), OpenError> {
+    let found = header.layout.words_version;
+    if found == ours {
+        return Ok(());
+    }
+    Err(OpenError::Words { path: path.to_owned(), found, ours })
 }
 
 impl DatapathEnd {

@@ -52,7 +52,7 @@ fn overwrite(path: &Path, word: u64, value: u64) {
 fn both_ends_meet(path: &Path) {
     let mut datapath = create(path, &layout()).expect("a new segment");
     let mut controller = attach(path, WORDS).expect("a controller");
-    let observer = observe(path).expect("an observer");
+    let observer = observe(path, WORDS).expect("an observer");
     assert_eq!((datapath.generation, controller.generation, observer.generation), (1, 1, 1));
 
     controller.commands.push(b"command").expect("room");
@@ -160,7 +160,7 @@ fn a_new_datapath_makes_a_new_segment() {
     let mut orphan = attach(&path, WORDS).expect("a controller");
     drop(first);
     assert!(!orphan.datapath.presence().expect("locks").alive);
-    match observe(&path).map(|observer| observer.generation) {
+    match observe(&path, WORDS).map(|observer| observer.generation) {
         Ok(generation) => assert_eq!(generation, 1),
         Err(error) => panic!("{error}"),
     }
@@ -185,22 +185,22 @@ fn a_new_datapath_makes_a_new_segment() {
 fn what_is_no_segment_is_refused_and_left_alone() {
     let scratch = Scratch::new();
     let path = scratch.segment();
-    assert!(matches!(observe(&path), Err(OpenError::NotFound { .. })));
+    assert!(matches!(observe(&path, WORDS), Err(OpenError::NotFound { .. })));
     let missing = attach(&path, WORDS).map(drop);
     assert!(matches!(missing, Err(AttachError::Open(OpenError::NotFound { .. }))));
 
     fs::write(&path, "somebody's letter").expect("a file");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
-    assert!(matches!(observe(&path), Err(OpenError::NotASegment { .. })));
+    assert!(matches!(observe(&path, WORDS), Err(OpenError::NotASegment { .. })));
     let create_error = create(&path, &layout()).map(drop);
     assert!(matches!(create_error, Err(CreateError::Existing(OpenError::NotASegment { .. }))));
     assert_eq!(fs::read(&path).expect("the file"), b"somebody's letter");
 
     let link = scratch.0.join("link");
     symlink(&path, &link).expect("a link");
-    assert!(matches!(observe(&link), Err(OpenError::Io { .. })));
+    assert!(matches!(observe(&link, WORDS), Err(OpenError::Io { .. })));
     assert!(matches!(create(&link, &layout()), Err(CreateError::Existing(OpenError::Io { .. }))));
-    assert!(matches!(observe(&scratch.0), Err(OpenError::NotASegment { .. })));
+    assert!(matches!(observe(&scratch.0, WORDS), Err(OpenError::NotASegment { .. })));
     assert!(matches!(
         create(&scratch.0.join("no/such/directory"), &layout()),
         Err(CreateError::Existing(OpenError::Io { .. }))
@@ -218,15 +218,16 @@ fn versions_have_to_match() {
         }
         other => panic!("{:?}", other.err()),
     }
+    assert!(matches!(observe(&path, WORDS + 1), Err(OpenError::Words { .. })));
     overwrite(&path, 1, 2 << 16 | 5);
-    assert!(observe(&path).is_ok(), "a later minor version of the same major");
+    assert!(observe(&path, WORDS).is_ok(), "a later minor version of the same major");
     overwrite(&path, 1, 9 << 16);
-    match observe(&path) {
+    match observe(&path, WORDS) {
         Err(OpenError::Version { found_major, .. }) => assert_eq!(found_major, 9),
         other => panic!("{:?}", other.err()),
     }
     overwrite(&path, 1, 0);
-    assert!(matches!(observe(&path), Err(OpenError::NotReady { .. })));
+    assert!(matches!(observe(&path, WORDS), Err(OpenError::NotReady { .. })));
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn a_truncated_file_is_refused_and_replaced() {
     let whole = file.metadata().expect("its length").len();
     for cut in [whole - 1, whole / 2, 4096, 4095, 100] {
         file.set_len(cut).expect("a shorter file");
-        match observe(&path) {
+        match observe(&path, WORDS) {
             Err(OpenError::Truncated { len, .. }) => assert_eq!(len, cut),
             other => panic!("at {cut}: {:?}", other.err()),
         }
@@ -246,7 +247,7 @@ fn a_truncated_file_is_refused_and_replaced() {
     assert!(matches!(attach(&path, WORDS), Err(AttachError::Open(OpenError::Truncated { .. }))));
     drop(file);
     create(&path, &layout()).expect("a segment in its place");
-    assert!(observe(&path).is_ok());
+    assert!(observe(&path, WORDS).is_ok());
 }
 
 #[test]
@@ -276,7 +277,7 @@ fn another_users_segment_is_refused() {
         Err(AttachError::Open(OpenError::NotOwner { owner, .. })) => assert_eq!(owner, 4321),
         other => panic!("{:?}", other.err()),
     }
-    assert!(observe(&path).is_ok(), "root may look");
+    assert!(observe(&path, WORDS).is_ok(), "root may look");
 }
 
 #[test]
@@ -316,7 +317,7 @@ fn one_of_many_creators_wins() {
             let error = loser.map(drop).expect_err("a loser");
             assert!(matches!(error, CreateError::DatapathLives { .. }), "{error}");
         }
-        assert_eq!(observe(&path).expect("a segment").generation, round);
+        assert_eq!(observe(&path, WORDS).expect("a segment").generation, round);
         assert!(attach(&path, WORDS).is_ok());
     }
 }
@@ -359,7 +360,7 @@ proptest! {
         let _datapath = create(&path, &layout()).expect("a new segment");
         for value in [value, small, 0] {
             overwrite(&path, word, value);
-            if let Ok(observer) = observe(&path) {
+            if let Ok(observer) = observe(&path, WORDS) {
                 observer.counters.totals();
                 observer.datapath_errors.entries();
                 let _ = observer.links.read(0, &mut vec![0; observer.links.row_len()]);
@@ -392,7 +393,7 @@ fn noise_behind_the_header_never_harms() {
         controller.errors.observe(1, "noise");
         let _ = controller.links.read(3, &mut [0; 512]);
         controller.note.write(0, b"note").expect("the note");
-        let observer = observe(&path).expect("an observer");
+        let observer = observe(&path, WORDS).expect("an observer");
         observer.datapath_errors.entries();
         assert_eq!(observer.controller_note.read(0, &mut [0; 4096]), Ok(Some(&b"note"[..])));
     }

@@ -177,7 +177,7 @@ fn controllers_come_and_are_killed_and_nothing_is_lost_or_torn() {
 
         // What the dead controller knew it had published is here; it may have died before noting
         // the last one, or while noting it.
-        let observer = observe(path).expect("an observer");
+        let observer = observe(path, WORDS).expect("an observer");
         assert!(!observer.controller.presence().expect("locks").alive);
         let mut note = vec![0; 4096];
         match observer.controller_note.read(0, &mut note) {
@@ -250,7 +250,7 @@ fn attach_again(path: &Path) -> AttachError {
 }
 
 fn look_at_the_dead(path: &Path) {
-    let observer = observe(path).expect("a segment to look at");
+    let observer = observe(path, WORDS).expect("a segment to look at");
     assert!(observer.counters.totals()[0] > 0);
     let mut torn = 0;
     for index in 0..8 {

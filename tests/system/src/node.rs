@@ -126,7 +126,8 @@ impl Node {
 
     /// The link to `peer` as the segment has it, session and all.
     pub fn row(&self, peer: &Self) -> Option<LinkRow> {
-        let observer = ipop_shm::observe(&self.run_dir().join("segment")).ok()?;
+        let observer =
+            ipop_shm::observe(&self.run_dir().join("segment"), ipop_steer::WORDS_VERSION).ok()?;
         let mut buffer = vec![0; observer.links.row_len()];
         (0..observer.links.count()).find_map(|index| {
             let content = observer.links.read(index, &mut buffer).ok()??;
@@ -137,7 +138,9 @@ impl Node {
 
     /// The steps that its links took, as far back as its journal goes.
     pub fn journal(&self) -> Vec<TraceRecord> {
-        let Ok(mut observer) = ipop_shm::observe(&self.run_dir().join("segment")) else {
+        let Ok(mut observer) =
+            ipop_shm::observe(&self.run_dir().join("segment"), ipop_steer::WORDS_VERSION)
+        else {
             return Vec::new();
         };
         let mut buffer = vec![0; observer.journal.record_len()];
