@@ -105,8 +105,8 @@ impl Peer {
         }
     }
 
-    /// Whether people do not know yet that there is no link for this reason.
-    pub(crate) fn is_news(&mut self, reason: &str) -> bool {
+    /// Notes why there is no link, and tells whether people do not know that yet.
+    pub(crate) fn complain(&mut self, reason: &str) -> bool {
         let is_news = self.complaint != reason;
         reason.clone_into(&mut self.complaint);
         is_news
@@ -214,11 +214,11 @@ mod tests {
     #[test]
     fn a_reason_is_news_once_until_there_was_a_link() {
         let mut peer = Peer::new(Fingerprint([1; 32]));
-        assert!(peer.is_news("nobody answers"));
+        assert!(peer.complain("nobody answers"));
         peer.failed(Instant::now(), true, 0);
-        assert!(!peer.is_news("nobody answers"));
-        assert!(peer.is_news("the key is another"));
+        assert!(!peer.complain("nobody answers"));
+        assert!(peer.complain("the key is another"));
         peer.succeeded();
-        assert!(peer.is_news("the key is another"));
+        assert!(peer.complain("the key is another"));
     }
 }

@@ -144,7 +144,7 @@ impl GroupVpn {
                 let is_gone = !peer.present && !is_remembered;
                 // That a member is still not there is no news.
                 let is_news = !is_remembered || peer.attempts <= 1;
-                let is_news = is_news && before != LinkState::Failed && peer.is_news(&reason);
+                let is_news = is_news && before != LinkState::Failed && peer.complain(&reason);
                 if is_news {
                     self.notice(Notice::LinkDown { name, reason });
                 }

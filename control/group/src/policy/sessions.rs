@@ -198,7 +198,7 @@ impl GroupVpn {
         peer.state = LinkState::Failed;
         peer.failed(now, regular, spread);
         let name = name_of(peer);
-        if peer.is_news(reason) {
+        if peer.complain(reason) {
             self.notice(Notice::LinkDown { name, reason: reason.to_owned() });
         }
     }
