@@ -50,7 +50,8 @@ pub(crate) enum Measurement {
     Idle,
     /// Ours only: process start to first ping through two NATs with 15 ms of delay each.
     NatStart,
-    /// Ours only: one TCP stream to each of 24 peers at once, beside one to one peer.
+    /// Ours only: one TCP stream to each of 24 peers at once, beside one to one peer; and pings
+    /// to one while another is flooded.
     Peers,
 }
 
@@ -116,6 +117,12 @@ pub(crate) enum Figure {
     CpuPeersOne,
     /// CPU of all nodes for one GiB to all peers.
     CpuPeersAll,
+    /// Thousands of packets per second that arrive of a flood to one of many peers.
+    FloodPackets,
+    /// Pings to another peer that are lost meanwhile.
+    FloodPingsLost,
+    /// Median round trip of the others.
+    FloodP50,
 }
 
 impl Figure {
@@ -151,6 +158,9 @@ impl Figure {
             Self::PeersShare => "all against one",
             Self::CpuPeersOne => "VPN CPU, one peer",
             Self::CpuPeersAll => "VPN CPU, all peers",
+            Self::FloodPackets => "flood to one peer",
+            Self::FloodPingsLost => "pings lost to another",
+            Self::FloodP50 => "RTT to another, p50",
         }
     }
 
@@ -165,13 +175,13 @@ impl Figure {
             | Self::StreamPeak
             | Self::PeersOne
             | Self::PeersAll => "Gbit/s",
-            Self::PeersShare => "%",
+            Self::PeersShare | Self::FloodPingsLost => "%",
             Self::StreamShare => "% of peak",
             Self::StreamSent => "million",
             Self::Lost | Self::LostByProgram | Self::Reordered => "of a million",
             Self::BusiestWorker => "% of all",
-            Self::Packets => "k/s",
-            Self::RttP50 | Self::RttP99 | Self::LoadP50 | Self::LoadP99 => "µs",
+            Self::Packets | Self::FloodPackets => "k/s",
+            Self::RttP50 | Self::RttP99 | Self::LoadP50 | Self::LoadP99 | Self::FloodP50 => "µs",
             Self::CpuVpn
             | Self::CpuMachine
             | Self::CpuVpn8
@@ -193,6 +203,7 @@ impl Figure {
                 | Self::Tcp4Reverse
                 | Self::Tcp8
                 | Self::Packets
+                | Self::FloodPackets
                 | Self::StreamPeak
                 | Self::StreamSent
                 | Self::StreamShare

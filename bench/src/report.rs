@@ -29,7 +29,16 @@ const GROUPS: &[(&str, &[Figure])] = &[
     ),
     (
         "Small packets and round trips",
-        &[Figure::Packets, Figure::RttP50, Figure::RttP99, Figure::LoadP50, Figure::LoadP99],
+        &[
+            Figure::Packets,
+            Figure::RttP50,
+            Figure::RttP99,
+            Figure::LoadP50,
+            Figure::LoadP99,
+            Figure::FloodPackets,
+            Figure::FloodPingsLost,
+            Figure::FloodP50,
+        ],
     ),
     (
         "Losses",

@@ -1,4 +1,7 @@
-//! Ours alone: what one node sends to many peers at once, beside what it sends to one of them.
+//! Ours alone: what one node sends to many peers at once, beside what it sends to one of them, and
+//! what a flood to one costs another.
+
+mod flood;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -44,7 +47,8 @@ impl Crowd {
         Ok(Self { sites, internet, folder: Scratch::new("peers")?, stop })
     }
 
-    /// Starts a hub and all nodes, and measures: one TCP stream to one peer, then one to each.
+    /// Starts a hub and all nodes, and measures: one TCP stream to one peer, then one to each;
+    /// then a ping to one while another is flooded.
     pub(crate) fn measure(
         &self,
         program: &Path,
@@ -67,14 +71,17 @@ impl Crowd {
         self.wait_for_links(program)?;
         let (one, cost_of_one) = self.streams(&nodes, 1, seconds)?;
         let (all, cost_of_all) = self.streams(&nodes, PEERS, seconds)?;
+        let flood = self.flood(seconds)?;
         nodes.iter_mut().try_for_each(Process::check)?;
-        Ok(vec![
+        let mut values = vec![
             (Figure::PeersOne, one),
             (Figure::PeersAll, all),
             (Figure::PeersShare, 100.0 * all / one),
             (Figure::CpuPeersOne, cost_of_one),
             (Figure::CpuPeersAll, cost_of_all),
-        ])
+        ];
+        values.extend(flood);
+        Ok(values)
     }
 
     fn wait_for_links(&self, program: &Path) -> Result<(), BenchError> {
