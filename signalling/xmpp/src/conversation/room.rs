@@ -31,10 +31,11 @@ const ENTER_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const SELF_PING_PERIOD: Duration = Duration::from_secs(90);
 /// A stay of this length is a good one.
 const STABLE: Duration = Duration::from_secs(10);
-const RETRY_FIRST: Duration = Duration::from_millis(30);
+/// Who makes the room unlocks it one round trip later, and ours may be as long.
+const RETRY_FIRST: Duration = Duration::from_millis(8);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// So many refusals are not worth a word.
-const QUIET_RETRIES: u32 = 5;
+const QUIET_RETRIES: u32 = 7;
 const NICKS_MAX: u32 = 20;
 /// More members than this are not tracked.
 const MEMBERS_MAX: usize = 4096;
