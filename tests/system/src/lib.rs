@@ -39,7 +39,7 @@ pub use forbidding::{IO_URING, without_calls};
 pub use hub::Hub;
 pub use names::NameServer;
 pub use node::{Node, NodeConfig};
-pub use ping::{Pinging, assert_all_answer};
+pub use ping::{Pinging, assert_all_answer, first_answer};
 pub use process::{Ended, Process, binary, ended, ended_within, is_running};
 pub use scratch::Scratch;
 pub use servers::{Coturn, Ejabberd, Prosody, USERS, XmppServer, turn_credential};

@@ -28,6 +28,8 @@ pub struct Outcome {
     pub nats: [Nat; 2],
     /// From the start of the first process until both ends carry packets.
     pub linked: Option<Duration>,
+    /// The same until the first ping from the first node to the second is answered.
+    pub pinged: Option<Duration>,
     /// The same until both ends use a direct path, where that is so at last.
     pub direct: Option<Duration>,
     /// From the moment when both ends know an address of the other until both have a path.
@@ -66,7 +68,7 @@ pub fn hope(nats: [Nat; 2]) -> Hope {
 impl Outcome {
     /// Nothing came of it, so far.
     pub fn new(nats: [Nat; 2]) -> Self {
-        Self { nats, linked: None, direct: None, connected: None, answers: false }
+        Self { nats, linked: None, pinged: None, direct: None, connected: None, answers: false }
     }
 
     /// Whether one of them lets no UDP out.
@@ -100,6 +102,7 @@ impl Outcome {
             "first": first,
             "second": second,
             "linked": seconds(self.linked),
+            "pinged": seconds(self.pinged),
             "direct": seconds(self.direct),
             "connected": seconds(self.connected),
             "shortfall": self.shortfall(),

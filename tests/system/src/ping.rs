@@ -18,6 +18,8 @@ use crate::Node;
 
 /// How late an answer may be.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two pings of which the first answer is awaited.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const PAYLOAD: [u8; 56] = [0x5a; 56];
 
 /// Pings all addresses of all nodes from all others; each packet is answered.
@@ -36,6 +38,37 @@ pub fn assert_all_answer(nodes: &[Node]) {
             }
         }
     }
+}
+
+/// How long after `start` the first ping of `to` from the node's machine is answered, which may not
+/// have an overlay yet; one is sent every few milliseconds.
+pub fn first_answer(
+    from: &Node,
+    to: IpAddr,
+    start: Instant,
+    patience: Duration,
+) -> Option<Duration> {
+    let mut echo = None;
+    for sequence in 0.. {
+        if start.elapsed() > patience {
+            break;
+        }
+        if echo.is_none() {
+            let socket = ipop_lab::inside(&from.namespace(), move || open(to));
+            echo = socket.ok().map(|socket| Echo::new(socket, to));
+        }
+        match &echo {
+            Some(echo) => {
+                echo.send(sequence);
+                set_socket_timeout(&echo.socket, Timeout::Recv, Some(FIRST_PAUSE)).ok()?;
+                if echo.receive().is_some() {
+                    return Some(start.elapsed());
+                }
+            }
+            None => std::thread::sleep(FIRST_PAUSE),
+        }
+    }
+    None
 }
 
 /// Pings that run while the test does something.

@@ -1,5 +1,7 @@
 //! The usual set: an internet, the group's servers in its middle, and nodes at its sites.
 
+use std::net::Ipv4Addr;
+
 use ipop_lab::{Impairment, Internet, InternetConfig, Nat, Site};
 use rustix::process::Signal;
 
@@ -164,10 +166,15 @@ impl Stage {
         let server = format!("{}:5222", self.internet.hub_address());
         NodeConfig {
             identity: self.keys.path(&format!("{number}.pem")),
-            overlay: format!("address = \"10.77.0.{}/24\"\n", number + 1),
+            overlay: format!("address = \"{}/24\"\n", Self::overlay_address(number)),
             signalling: self.server.config(USERS[number], &server),
             nat: String::new(),
         }
+    }
+
+    /// The overlay address of the node with this number.
+    pub fn overlay_address(number: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, u8::try_from(number + 1).unwrap())
     }
 
     /// Starts a node at a machine.

@@ -8,7 +8,7 @@ use ipop_steer::{LinkRow, LinkState, PathKind};
 
 use super::traces::connected;
 use super::{Hope, Outcome, hope};
-use crate::{Node, Pinging, Scratch, Stage};
+use crate::{Node, Pinging, Scratch, Stage, first_answer};
 
 const LINK_PATIENCE: Duration = Duration::from_secs(30);
 /// Two tries of what takes luck.
@@ -35,7 +35,13 @@ pub fn measure(stage: &mut Stage, nats: [Nat; 2], folder: &Path, keeps_all: bool
     for (number, config) in numbers.into_iter().zip(&configs) {
         stage.start(number, config);
     }
-    let mut outcome = watch(stage, nats, start);
+    let mut outcome = std::thread::scope(|scope| {
+        let (a, _) = stage.pair();
+        let to = Stage::overlay_address(numbers[1]).into();
+        let pinged = scope.spawn(move || first_answer(a, to, start, LINK_PATIENCE));
+        let outcome = watch(stage, nats, start);
+        Outcome { pinged: pinged.join().unwrap(), ..outcome }
+    });
     if outcome.linked.is_some() {
         let (a, b) = stage.pair();
         outcome.connected = connected(a, b);

@@ -167,6 +167,7 @@ fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
         of(Hope::Likely).filter(|o| o.direct.is_some() && !o.is_soon_direct()).count(),
     );
     let rows = [
+        ("to the first ping", times(outcomes.clone().filter(datagrams).map(|o| o.pinged))),
         ("to a link", times(outcomes.clone().filter(datagrams).map(|o| o.linked))),
         ("the same without UDP", times(outcomes.clone().filter(streams).map(|o| o.linked))),
         ("to a direct path", times(of(Hope::Direct).map(|o| o.direct))),
