@@ -48,24 +48,16 @@ pub fn first_answer(
     start: Instant,
     patience: Duration,
 ) -> Option<Duration> {
-    let mut echo = None;
+    let socket = ipop_lab::inside(&from.namespace(), move || open(to)).unwrap();
+    set_socket_timeout(&socket, Timeout::Recv, Some(FIRST_PAUSE)).unwrap();
+    let echo = Echo::new(socket, to);
     for sequence in 0.. {
         if start.elapsed() > patience {
             break;
         }
-        if echo.is_none() {
-            let socket = ipop_lab::inside(&from.namespace(), move || open(to));
-            echo = socket.ok().map(|socket| Echo::new(socket, to));
-        }
-        match &echo {
-            Some(echo) => {
-                echo.send(sequence);
-                set_socket_timeout(&echo.socket, Timeout::Recv, Some(FIRST_PAUSE)).ok()?;
-                if echo.receive().is_some() {
-                    return Some(start.elapsed());
-                }
-            }
-            None => std::thread::sleep(FIRST_PAUSE),
+        echo.send(sequence);
+        if echo.receive().is_some() {
+            return Some(start.elapsed());
         }
     }
     None
@@ -141,10 +133,12 @@ fn unanswered(echo: &Echo, count: u16, is_sending: &AtomicBool) -> Vec<u16> {
     open.into_iter().collect()
 }
 
-/// A raw socket that talks to one address.
+/// A raw socket that talks to one address. It is not connected: the kernel chooses way and source
+/// of each packet anew, since the overlay may have come meanwhile.
 #[derive(Debug)]
 struct Echo {
     socket: OwnedFd,
+    to: SocketAddr,
     is_ipv4: bool,
     identifier: u16,
 }
@@ -155,7 +149,6 @@ fn open(to: IpAddr) -> std::io::Result<OwnedFd> {
         IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
     };
     let socket = rustix::net::socket(family, SocketType::RAW, Some(protocol))?;
-    rustix::net::connect(&socket, &SocketAddr::new(to, 0))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_millis(100)))?;
     Ok(socket)
 }
@@ -164,7 +157,7 @@ impl Echo {
     fn new(socket: OwnedFd, to: IpAddr) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(1);
         let identifier = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { socket, is_ipv4: to.is_ipv4(), identifier }
+        Self { socket, to: SocketAddr::new(to, 0), is_ipv4: to.is_ipv4(), identifier }
     }
 
     fn send(&self, sequence: u16) {
@@ -178,7 +171,7 @@ impl Echo {
             packet[2..4].copy_from_slice(&sum.to_be_bytes());
         }
         // What cannot be sent is not answered either.
-        let _ = rustix::net::send(&self.socket, &packet, SendFlags::empty());
+        let _ = rustix::net::sendto(&self.socket, &packet, SendFlags::empty(), &self.to);
     }
 
     /// The number of the next answer; none after a while.
