@@ -34,9 +34,9 @@ const RECEIVES_MAX: usize = 16;
 /// Bytes after which a turn reads no more frames, so that those read are still in the core's
 /// cache when they are sealed; small frames end at the number of buffers instead.
 const FRAMES_LEN: usize = 256 * 1024;
-/// The doorbell and the port's own sockets; attached ones follow, and then tap queues.
+/// The doorbell and the port's own sockets; tap queues follow, and then attached sockets.
 const OWN_FILES: usize = 3;
-const FILES_MAX: usize = OWN_FILES + ATTACHED_MAX + TAP_QUEUES_MAX;
+const FILES_MAX: usize = OWN_FILES + TAP_QUEUES_MAX + ATTACHED_MAX;
 /// Outputs between two waits at most: their fates have to be kept without allocating.
 const FATES_MAX: usize = 1024;
 
@@ -303,19 +303,21 @@ impl PollPort {
         };
         let mut own = [bell, socket(Family::V4), socket(Family::V6)].into_iter();
         let mut files: [_; FILES_MAX] = std::array::from_fn(|at| match at.checked_sub(OWN_FILES) {
-            Some(place) if place < ATTACHED_MAX => guest(place),
-            Some(place) => tap(place - ATTACHED_MAX),
+            Some(place) if place < self.taps.len() => tap(place),
+            Some(place) => guest(place - self.taps.len()),
             None => own.next().unwrap_or_else(|| self.file(None)),
         });
-        let count = OWN_FILES + ATTACHED_MAX + self.taps.len();
+        let guests = OWN_FILES + self.taps.len();
+        let count = guests + self.attached.len();
         // A limit beyond what the kernel can count is none.
         let limit = wait.and_then(|wait| Timespec::try_from(wait).ok());
         match rustix::event::poll(&mut files[..count], limit.as_ref()) {
             Ok(_) => {
                 let is_ready = |at: usize| at < count && !files[at].revents().is_empty();
                 let [doorbell, v4, v6] = std::array::from_fn(is_ready);
-                let attached = std::array::from_fn(|at| is_ready(OWN_FILES + at));
-                let taps = std::array::from_fn(|at| is_ready(OWN_FILES + ATTACHED_MAX + at));
+                let is_tap = |at: usize| at < self.taps.len() && is_ready(OWN_FILES + at);
+                let taps = std::array::from_fn(is_tap);
+                let attached = std::array::from_fn(|at| is_ready(guests + at));
                 Ok(Ready { doorbell, v4, v6, attached, taps })
             }
             Err(Errno::INTR) => Ok(Ready::default()),
