@@ -59,11 +59,17 @@ impl Prosody {
         Self::with(namespace, address, Some(lines))
     }
 
-    /// As [`Prosody::new`], and TURN is there over TCP and, on port 443, over TLS as well.
-    pub fn with_turn_over_all(namespace: &Namespace, address: Ipv4Addr, turn: Ipv4Addr) -> Self {
+    /// As [`Prosody::new`], and TURN is there over TCP and, on port 443, over TLS as well. Without
+    /// Nagle's algorithm, which it runs with by default, no answer waits for a round trip.
+    pub fn with_turn_over_all(
+        namespace: &Namespace,
+        address: Ipv4Addr,
+        turn: Ipv4Addr,
+        has_nagle: bool,
+    ) -> Self {
         let lines = format!(
             "turn_external_host = \"{turn}\"\nturn_external_tcp = true\n\
-             turn_external_tls_port = 443\n"
+             turn_external_tls_port = 443\nnetwork_settings = {{ nagle = {has_nagle} }}\n"
         );
         Self::with(namespace, address, Some(lines))
     }

@@ -62,11 +62,12 @@ impl Stage {
     }
 
     /// As [`Stage::prosody_in`], and TURN is there over TCP and, on port 443, over TLS as well.
-    pub fn prosody_and_coturn_over_all(config: InternetConfig) -> Self {
+    /// With `has_nagle`, Prosody is as Debian ships it.
+    pub fn prosody_and_coturn_over_all(config: InternetConfig, has_nagle: bool) -> Self {
         let internet = Internet::build(config).unwrap();
         let first = internet.hub_address();
         let second = internet.add_hub_address(11).unwrap();
-        let prosody = Prosody::with_turn_over_all(internet.hub(), first, first);
+        let prosody = Prosody::with_turn_over_all(internet.hub(), first, first, has_nagle);
         let coturn = Coturn::over_all(internet.hub(), [first, second], prosody.certificates());
         let (server, coturn) = (Box::new(prosody), Some(coturn));
         let (nodes, sites, keys) = (Vec::new(), Vec::new(), Scratch::new());

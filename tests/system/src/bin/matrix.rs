@@ -35,6 +35,9 @@ struct Flags {
     /// Keep what nodes say of all pairs.
     #[arg(long)]
     keep: bool,
+    /// Prosody answers at once (`network_settings = { nagle = false }`), which is not its default.
+    #[arg(long)]
+    without_nagle: bool,
 }
 
 fn main() -> ExitCode {
@@ -58,7 +61,12 @@ fn run(flags: &Flags) -> std::io::Result<bool> {
     }
     std::fs::create_dir_all(&flags.folder)?;
     let mut lines = File::create(flags.folder.join("outcomes.jsonl"))?;
-    let crew = Crew { at_once: flags.at_once, folder: flags.folder.clone(), keeps_all: flags.keep };
+    let crew = Crew {
+        at_once: flags.at_once,
+        folder: flags.folder.clone(),
+        keeps_all: flags.keep,
+        has_nagle: !flags.without_nagle,
+    };
     let mut report = Report::new(&kinds);
     for number in 1..=flags.runs {
         let start = Instant::now();

@@ -24,6 +24,8 @@ pub struct Crew {
     pub folder: PathBuf,
     /// They leave it of all pairs.
     pub keeps_all: bool,
+    /// Prosody runs with Nagle's algorithm, as by default.
+    pub has_nagle: bool,
 }
 
 /// All ordered pairs of these kinds. Those that are alike in their first kind do not follow each
@@ -75,7 +77,7 @@ impl Crew {
             }
             let stage = stage.get_or_insert_with(|| {
                 let config = InternetConfig { delay: DELAY, ..InternetConfig::default() };
-                Stage::prosody_and_coturn_over_all(config)
+                Stage::prosody_and_coturn_over_all(config, self.has_nagle)
             });
             let folder = self.folder_of(run, *nats);
             // Nobody listens any more only when another worker panicked.
