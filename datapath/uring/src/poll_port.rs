@@ -293,7 +293,7 @@ impl PollPort {
             self.file(socket.map(|socket| socket.as_fd()))
         };
         let tap = |place: usize| {
-            let tap = self.taps.iter().nth(place).filter(|_| !self.paused.frames);
+            let tap = Some(self.taps.get(place)).filter(|_| !self.paused.frames);
             self.file(tap.map(|tap| tap.as_fd()))
         };
         let bell = self.file(Some(self.doorbell.as_fd()));
