@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipop_shm::Observer;
+use ipop_steer::WORDS_VERSION;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::failure::{Code, Failure};
@@ -61,6 +63,17 @@ impl RunDir {
                 others.join(", ")
             ))),
         }
+    }
+
+    /// Looks at the instance's segment.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or is of another release.
+    pub fn observe(&self) -> Result<Observer, Failure> {
+        ipop_shm::observe(&self.segment(), WORDS_VERSION).map_err(|error| {
+            let text = format!("instance `{}` cannot be looked at: {error}", self.name());
+            Failure::new(Code::NotRunning, text)
+        })
     }
 
     /// Makes the directory for a new instance and marks it as this process's.

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipop_shm::{Observer, observe};
-use ipop_steer::{
-    CandidateKind, Cipher, Counter, DropReason, LinkRow, LinkState, PathKind, WORDS_VERSION,
-};
+use ipop_shm::Observer;
+use ipop_steer::{CandidateKind, Cipher, Counter, DropReason, LinkRow, LinkState, PathKind};
 use serde::Serialize;
 
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::instance::RunDir;
 use crate::why::{self, Tried, kind_name};
 
@@ -117,10 +115,7 @@ impl Snapshot {
     /// # Errors
     /// When its segment is not there or cannot be read.
     pub fn of(run_dir: &RunDir) -> Result<Self, Failure> {
-        let observer = observe(&run_dir.segment(), WORDS_VERSION).map_err(|error| {
-            let text = format!("instance `{}` cannot be looked at: {error}", run_dir.name());
-            Failure::new(Code::NotRunning, text)
-        })?;
+        let observer = run_dir.observe()?;
         Ok(Self::from_observer(run_dir.name(), &observer))
     }
 

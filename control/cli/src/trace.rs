@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ipop_shm::{Observer, observe};
-use ipop_steer::{Fingerprint, TraceRecord, WORDS_VERSION};
+use ipop_shm::Observer;
+use ipop_steer::{Fingerprint, TraceRecord};
 
 use crate::args::Trace;
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::instance::RunDir;
 use crate::ping;
 use crate::signals;
@@ -44,7 +44,7 @@ pub fn run(flags: &Trace) -> Result<ExitCode, Failure> {
     signals::on_stop(stop.clone()).map_err(Failure::failed)?;
     let deadline = flags.duration.map(|time| Instant::now() + time);
     let mut tracer = Tracer {
-        observer: look(&instance)?,
+        observer: instance.observe()?,
         instance,
         wanted,
         is_json: flags.json,
@@ -90,13 +90,6 @@ fn whose(instance: &RunDir, peer: &str, is_past: bool) -> Result<Wanted, Failure
             Ok(Wanted::Later(peer.to_owned()))
         }
     }
-}
-
-fn look(instance: &RunDir) -> Result<Observer, Failure> {
-    observe(&instance.segment(), WORDS_VERSION).map_err(|error| {
-        let text = format!("instance `{}` cannot be looked at: {error}", instance.name());
-        Failure::new(Code::NotRunning, text)
-    })
 }
 
 struct Tracer {
@@ -189,7 +182,7 @@ impl Tracer {
             return;
         }
         std::thread::sleep(SUCCESSOR_PAUSE);
-        let Ok(observer) = observe(&self.instance.segment(), WORDS_VERSION) else { return };
+        let Ok(observer) = self.instance.observe() else { return };
         if observer.generation != self.observer.generation {
             // What the old one wrote last.
             let _ = self.show_new();
