@@ -312,11 +312,7 @@ impl Conversation {
                 let (services, mut wishes) = self.services_and_wishes(now);
                 services.on_answer(&purpose, answer.ok().flatten(), &mut wishes);
             }
-            Purpose::Unlock => {
-                if let Err(error) = answer {
-                    tracing::warn!(%error, "the room keeps its defaults");
-                }
-            }
+            Purpose::Unlock => self.room.on_unlock_answer(answer.err()),
             Purpose::SelfPing => {
                 let (room, mut wishes) = self.room_and_wishes(now);
                 room.on_self_ping(answer.err(), &mut wishes);

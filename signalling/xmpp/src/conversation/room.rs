@@ -85,6 +85,10 @@ pub(crate) struct Room {
     announced: Option<Announcement>,
     connected: bool,
     phase: Phase,
+    /// The room was asked on this stream to be unlocked, should we have made it.
+    unlocks: bool,
+    /// We made the room.
+    is_maker: bool,
     /// How many nicks were taken.
     nicks: u32,
     members: BTreeMap<PeerAddress, Record>,
@@ -102,6 +106,8 @@ impl Room {
             announced: None,
             connected: false,
             phase: Phase::Apart,
+            unlocks: false,
+            is_maker: false,
             nicks: 0,
             members: BTreeMap::new(),
             told: Told::Nothing,
@@ -124,6 +130,7 @@ impl Room {
     /// A stream is there.
     pub(crate) fn enter(&mut self, wishes: &mut Wishes<'_>) {
         self.connected = true;
+        (self.unlocks, self.is_maker) = (false, false);
         self.nicks = 0;
         self.backoff.reset();
         self.ask_to_enter(wishes);
@@ -255,6 +262,25 @@ impl Room {
         wishes.send(Presence::to(address.0.clone(), PresenceKind::Available, payloads).emit());
         self.announced = Some(announcement);
         self.phase = Phase::Entering { address, deadline: wishes.now + ENTER_TIMEOUT };
+        // Whoever comes at the same time finds the room locked until its maker has unlocked it, so
+        // that travels along (an instant room, XEP-0045 section 10.1.2). To a room that is there
+        // already it says nothing, or is refused. A password it would change, so that waits.
+        if self.password.is_none() && !self.unlocks {
+            self.unlock(wishes);
+        }
+    }
+
+    fn unlock(&mut self, wishes: &mut Wishes<'_>) {
+        self.unlocks = true;
+        let query = room::emit_configuration(self.password.as_deref());
+        wishes.set(self.jid.as_str(), query, Purpose::Unlock);
+    }
+
+    /// The answer to that.
+    pub(crate) fn on_unlock_answer(&self, error: Option<&StanzaError>) {
+        if let Some(error) = error.filter(|_| self.is_maker) {
+            tracing::warn!(%error, "the room keeps its defaults");
+        }
     }
 
     fn refresh_presence(&mut self, wishes: &mut Wishes<'_>) {
@@ -284,8 +310,10 @@ impl Room {
             return;
         }
         if notice.has(status::CREATED) {
-            let query = room::emit_configuration(self.password.as_deref());
-            wishes.set(self.jid.as_str(), query, Purpose::Unlock);
+            self.is_maker = true;
+            if !self.unlocks {
+                self.unlock(wishes);
+            }
         }
         let entered = !matches!(&self.phase, Phase::Inside { address: a, .. } if *a == address);
         if !entered {

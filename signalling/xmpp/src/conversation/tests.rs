@@ -190,14 +190,15 @@ fn offer(to: PeerAddress, session: &str) -> Action {
 }
 
 #[test]
-fn presence_join_and_services_go_out_without_waiting() {
+fn presence_join_unlocking_and_services_go_out_without_waiting() {
     let mut table = Table::new();
     assert!(table.sent.is_empty());
     table.input(Input::Connected);
     let names: Vec<_> = table.sent.iter().map(Element::name).collect();
-    assert_eq!(names, ["presence", "presence", "iq"]);
+    assert_eq!(names, ["presence", "presence", "iq", "iq"]);
     assert_eq!(table.sent[1].attr("to"), Some(address(1).0.as_str()));
     assert!(table.sent[1].get_child("node", ns::NODE).is_some());
+    assert_eq!(table.sent[2].attr("to"), Some(ROOM));
 }
 
 #[test]
@@ -216,11 +217,29 @@ fn members_are_reported_before_online() {
 }
 
 #[test]
-fn a_new_room_is_unlocked() {
+fn a_new_room_is_unlocked_once() {
     let mut table = Table::new();
     table.input(Input::Connected);
     table.own_presence("", "<status code='110'/><status code='201'/>");
+    assert_eq!(table.count_sent("query"), 1);
     assert_eq!(table.last_sent("query").attr("to"), Some(ROOM));
+    // The next stream may find it gone.
+    table.input(Input::Disconnected { reason: String::new() });
+    table.input(Input::Connected);
+    assert_eq!(table.count_sent("query"), 2);
+}
+
+/// A password is for a room that is ours to make: whoever owns one keeps the one it has.
+#[test]
+fn a_password_is_set_only_in_a_room_just_made() {
+    let mut table = Table::new();
+    let settings = Settings { room_password: Some("s".to_owned()), ..settings(table.now) };
+    table.conversation = Conversation::new(settings, table.now);
+    table.act(Action::Announce(announcement(1)));
+    table.input(Input::Connected);
+    assert_eq!(table.count_sent("query"), 0);
+    table.own_presence("", "<status code='110'/><status code='201'/>");
+    assert_eq!(table.count_sent("query"), 1);
 }
 
 #[test]
