@@ -23,6 +23,8 @@ pub struct Stage {
     pub sites: Vec<Site>,
     /// The TURN server, where it is a process of its own.
     pub coturn: Option<Coturn>,
+    /// Nodes reach the XMPP server by TLS from the first byte, on port 5223.
+    pub is_tls_direct: bool,
     internet: Internet,
     keys: Scratch,
 }
@@ -58,7 +60,7 @@ impl Stage {
         let certificates = unknown.as_ref().unwrap_or_else(|| prosody.certificates());
         let coturn = Some(Coturn::over_tls(internet.hub(), address, certificates));
         let server = Box::new(prosody);
-        Self { nodes: Vec::new(), server, sites: Vec::new(), coturn, internet, keys }
+        Self::of(internet, server, coturn, keys)
     }
 
     /// As [`Stage::prosody_in`], and TURN is there over TCP and, on port 443, over TLS as well.
@@ -70,8 +72,7 @@ impl Stage {
         let prosody = Prosody::with_turn_over_all(internet.hub(), first, first, has_nagle);
         let coturn = Coturn::over_all(internet.hub(), [first, second], prosody.certificates());
         let (server, coturn) = (Box::new(prosody), Some(coturn));
-        let (nodes, sites, keys) = (Vec::new(), Vec::new(), Scratch::new());
-        Self { nodes, server, sites, coturn, internet, keys }
+        Self::of(internet, server, coturn, Scratch::new())
     }
 
     fn with_coturn(internet: Internet, is_offered: bool) -> Self {
@@ -80,28 +81,24 @@ impl Stage {
         let coturn = Some(Coturn::new(internet.hub(), first, second));
         let offered = is_offered.then_some(first);
         let server = Box::new(Prosody::new(internet.hub(), first, offered));
-        Self {
-            nodes: Vec::new(),
-            server,
-            sites: Vec::new(),
-            coturn,
-            internet,
-            keys: Scratch::new(),
-        }
+        Self::of(internet, server, coturn, Scratch::new())
     }
 
     /// ejabberd, which is STUN and TURN server as well and says so by mod_stun_disco.
     pub fn ejabberd() -> Self {
         let internet = internet();
         let server = Box::new(Ejabberd::new(internet.hub(), internet.hub_address()));
-        Self {
-            nodes: Vec::new(),
-            server,
-            sites: Vec::new(),
-            coturn: None,
-            internet,
-            keys: Scratch::new(),
-        }
+        Self::of(internet, server, None, Scratch::new())
+    }
+
+    fn of(
+        internet: Internet,
+        server: Box<dyn XmppServer>,
+        coturn: Option<Coturn>,
+        keys: Scratch,
+    ) -> Self {
+        let (nodes, sites) = (Vec::new(), Vec::new());
+        Self { nodes, server, sites, coturn, is_tls_direct: false, internet, keys }
     }
 
     /// The internet itself.
@@ -164,11 +161,16 @@ impl Stage {
     /// What the node at a machine is usually configured with. A machine has one key, whichever
     /// node runs on it.
     pub fn config(&self, number: usize) -> NodeConfig {
-        let server = format!("{}:5222", self.internet.hub_address());
+        let port = if self.is_tls_direct { 5223 } else { 5222 };
+        let server = format!("{}:{port}", self.internet.hub_address());
+        let mut signalling = self.server.config(USERS[number], &server);
+        if self.is_tls_direct {
+            signalling = signalling.replacen("[xmpp]\n", "[xmpp]\ntls = \"direct\"\n", 1);
+        }
         NodeConfig {
             identity: self.keys.path(&format!("{number}.pem")),
             overlay: format!("address = \"{}/24\"\n", Self::overlay_address(number)),
-            signalling: self.server.config(USERS[number], &server),
+            signalling,
             nat: String::new(),
         }
     }

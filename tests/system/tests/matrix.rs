@@ -11,7 +11,7 @@ use ipop_system_tests::matrix::{Crew, Hope, Report, hope, pairs};
 fn a_few_kinds_of_each_sort() {
     let kinds = [Nat::Rejecting, Nat::PortRestricted, Nat::Carrier, Nat::TcpOnly];
     let folder = std::env::temp_dir().join(format!("ipop-test-{}-matrix", std::process::id()));
-    let crew = Crew { at_once: 2, folder, keeps_all: false, has_nagle: true };
+    let crew = Crew { at_once: 2, folder, keeps_all: false, has_nagle: true, is_tls_direct: false };
     let mut report = Report::new(&kinds);
     report.add(crew.run(&pairs(&kinds), 1, |outcome| println!("{}", outcome.line(1))));
     println!("{}\n{}", report.table(), report.summary());

@@ -38,6 +38,9 @@ struct Flags {
     /// Prosody answers at once (`network_settings = { nagle = false }`), which is not its default.
     #[arg(long)]
     without_nagle: bool,
+    /// Nodes reach Prosody by TLS from the first byte (`tls = "direct"`).
+    #[arg(long)]
+    direct_tls: bool,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn run(flags: &Flags) -> std::io::Result<bool> {
         folder: flags.folder.clone(),
         keeps_all: flags.keep,
         has_nagle: !flags.without_nagle,
+        is_tls_direct: flags.direct_tls,
     };
     let mut report = Report::new(&kinds);
     for number in 1..=flags.runs {

@@ -26,6 +26,8 @@ pub struct Crew {
     pub keeps_all: bool,
     /// Prosody runs with Nagle's algorithm, as by default.
     pub has_nagle: bool,
+    /// Nodes reach it by TLS from the first byte.
+    pub is_tls_direct: bool,
 }
 
 /// All ordered pairs of these kinds. Those that are alike in their first kind do not follow each
@@ -77,7 +79,9 @@ impl Crew {
             }
             let stage = stage.get_or_insert_with(|| {
                 let config = InternetConfig { delay: DELAY, ..InternetConfig::default() };
-                Stage::prosody_and_coturn_over_all(config, self.has_nagle)
+                let mut stage = Stage::prosody_and_coturn_over_all(config, self.has_nagle);
+                stage.is_tls_direct = self.is_tls_direct;
+                stage
             });
             let folder = self.folder_of(run, *nats);
             // Nobody listens any more only when another worker panicked.
