@@ -268,6 +268,10 @@ impl Controller {
                 self.status.show();
                 self.datapath.errors.observe(unix_ms(), &format!("signalling is away: {reason}"));
             }
+            Happening::Reached(server) => {
+                let input = servers::Input::Reached(*server);
+                self.servers.handle_input(Instant::now(), input);
+            }
             Happening::IceServers(servers) => {
                 let offer = servers::Input::Offered(servers.clone());
                 self.servers.handle_input(Instant::now(), offer);

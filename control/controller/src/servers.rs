@@ -8,7 +8,8 @@
 //! looked up at once.
 //!
 //! Until the network has made its offer and every name stands for something, what was in use
-//! before this run is used too.
+//! before this run is used too. Until the offer, the machine of the network's own server is taken
+//! for a STUN server as well: it often is one, and the offer comes only at the end of a login.
 
 mod name;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use ipop_signal::{Host, HostPort, IceServers, Transport};
 use ipop_steer::{TurnServer, TurnTransport};
 
 use self::name::Name;
-use crate::settings::{Endpoint, Relay};
+use crate::settings::{Endpoint, Relay, STUN_PORT};
 
 /// Servers of each kind that are taken of an offer; more than the datapath uses.
 const OFFERED_MAX: usize = 16;
@@ -30,6 +31,8 @@ const OFFERED_MAX: usize = 16;
 /// What the machine hears.
 #[derive(Debug)]
 pub(crate) enum Input {
+    /// The network has a server on this machine.
+    Reached(IpAddr),
     /// The network offers these servers, and no others any more.
     Offered(IceServers),
     /// A look-up has ended.
@@ -169,6 +172,11 @@ impl Servers {
     /// Hears one thing.
     pub(crate) fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
+            Input::Reached(server) => {
+                if self.offered.is_none() {
+                    self.likely.add_stun(SocketAddr::new(server, STUN_PORT));
+                }
+            }
             Input::Offered(servers) => {
                 self.offered = Some(named(servers));
                 self.know_names(now);

@@ -208,7 +208,8 @@ pub enum UriError {
     TurnTransport(String),
 }
 
-const PORT: u16 = 3478;
+/// Of STUN and TURN (RFC 8489 section 18.6).
+pub(crate) const STUN_PORT: u16 = 3478;
 /// RFC 8656 section 3.3.
 const TLS_PORT: u16 = 5349;
 
@@ -222,7 +223,7 @@ impl Endpoint {
         let (scheme, rest) = uri.split_once(':').ok_or_else(form)?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, "transport=udp"));
         match (scheme, query) {
-            ("stun", "transport=udp") => Self::of(authority, PORT).ok_or_else(form),
+            ("stun", "transport=udp") => Self::of(authority, STUN_PORT).ok_or_else(form),
             ("stun" | "stuns", _) => Err(UriError::StunTransport(uri.to_owned())),
             _ => Err(form()),
         }
@@ -238,8 +239,8 @@ impl Endpoint {
         let (scheme, rest) = uri.split_once(':').ok_or_else(form)?;
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (transport, port) = match (scheme, query) {
-            ("turn", "" | "transport=udp") => (TurnTransport::Udp, PORT),
-            ("turn", "transport=tcp") => (TurnTransport::Tcp, PORT),
+            ("turn", "" | "transport=udp") => (TurnTransport::Udp, STUN_PORT),
+            ("turn", "transport=tcp") => (TurnTransport::Tcp, STUN_PORT),
             ("turns", "" | "transport=tcp") => (TurnTransport::Tls, TLS_PORT),
             ("turn" | "turns", _) => return Err(UriError::TurnTransport(uri.to_owned())),
             _ => return Err(form()),

@@ -1,5 +1,7 @@
 //! What a controller hears from the signalling network.
 
+use std::net::IpAddr;
+
 use crate::{
     ByeReason, Candidate, Fingerprint, IceCredentials, IceServers, Member, PeerAddress, SessionId,
 };
@@ -24,6 +26,8 @@ pub enum FatalCause {
 /// Network to controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
+    /// The network has a server here, which answers; what else is on that machine is not known yet.
+    Reached(IpAddr),
     /// In the group; every member that was there already has been reported before this.
     Online {
         /// Our own address, as others see it.

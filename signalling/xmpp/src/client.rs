@@ -217,6 +217,10 @@ impl Task<'_> {
         let connected = self.meanwhile(connect).await;
         self.reached = reached;
         let stream = connected?.map_err(late)??;
+        if let Some(server) = reached {
+            let happening = Happening::Reached(server.ip().to_canonical());
+            self.happenings.send(happening).await.map_err(|_| End::Stopped)?;
+        }
         // A login that fails may have failed by what was expected.
         let expected = self.expected.take();
         let login = login::log_in(stream, config, &account, expected.as_ref());

@@ -305,3 +305,24 @@ fn an_offer_is_taken_within_bounds() {
     world.hear(offer(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]));
     assert_eq!(world.asked.len(), OFFERED_MAX);
 }
+
+#[test]
+fn the_networks_own_machine_is_asked_until_the_network_names_others() {
+    let mut world = World::new(&[], &[], Resolved::default());
+    world.told.clear();
+    world.hear(Input::Reached(ip(HOST)));
+    let stun = |addresses: &[&str]| {
+        let stun = addresses.iter().map(|address| SocketAddr::new(ip(address), 3478)).collect();
+        Output::Use(Resolved { stun, turn: Vec::new() })
+    };
+    assert_eq!(world.told, [stun(&[HOST])]);
+    world.hear(offer(&["192.0.2.2"], &[]));
+    world.hear(Input::Reached(ip(HOST)));
+    assert_eq!(world.told[1..], [stun(&["192.0.2.2"])]);
+    // A network that names none has none.
+    let mut world = World::new(&[], &[], Resolved::default());
+    world.hear(Input::Reached(ip(HOST)));
+    world.told.clear();
+    world.hear(offer(&[], &[]));
+    assert_eq!(world.told, [stun(&[])]);
+}

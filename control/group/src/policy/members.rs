@@ -42,7 +42,7 @@ impl GroupVpn {
                 self.on_delivery_failed(now, &to, &session);
             }
             // The controller resolves the names and says `Input::Servers`; it ends on `Fatal`.
-            Happening::IceServers(_) | Happening::Fatal { .. } => {}
+            Happening::Reached(_) | Happening::IceServers(_) | Happening::Fatal { .. } => {}
         }
     }
 
