@@ -163,7 +163,7 @@ fn take(from: &mut Reader<'_>) -> Result<Known, Damaged> {
         return Err(Damaged);
     }
     let addresses = (0..count).map(|_| take_address(from)).collect::<Result<_, _>>()?;
-    let member = Member { address, fingerprint, name, addresses };
+    let member = Member { address, fingerprint, name, addresses, invitation: None };
     let seen = from.u64()?;
     let session = KnownSession {
         id: from.session()?,
@@ -236,7 +236,8 @@ mod tests {
             candidates in vec(place(), 0..=CANDIDATES_MAX),
         ) -> Known {
             let address = PeerAddress(room);
-            let member = Member { address, fingerprint: Fingerprint(fingerprint), name, addresses };
+            let fingerprint = Fingerprint(fingerprint);
+            let member = Member { address, fingerprint, name, addresses, invitation: None };
             let id = SessionId::new(&id).unwrap();
             let session =
                 KnownSession { id, number, offered_by_us, local, remote, candidates };
@@ -290,7 +291,8 @@ mod tests {
             let fingerprint = Fingerprint(fingerprint);
             let name = "n".to_owned();
             let address = PeerAddress(String::new());
-            let member = Member { address, fingerprint, name, addresses: vec![] };
+            let addresses = Vec::new();
+            let member = Member { address, fingerprint, name, addresses, invitation: None };
             let credentials =
                 IceCredentials { ufrag: "ufra".into(), pwd: "0123456789abcdefABCDEF".into() };
             let session = KnownSession {

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipop_signal::{Candidate, Fingerprint, IceCredentials, Member, PeerAddress, SessionId};
+use ipop_signal::{
+    Candidate, Fingerprint, IceCredentials, Invitation, Member, PeerAddress, SessionId,
+};
 use ipop_steer::{LinkState, PathInfo, PathKind};
 
 /// First pause before a failed link is tried again; doubles with each failure.
@@ -39,10 +41,19 @@ pub(crate) struct Session {
 pub(crate) enum Way {
     /// The signalling network.
     Room,
+    /// It, once: both ends began by what the other announced to all.
+    Announced,
     /// A member that both ends are linked with; none yet for an offer that several carry.
     Member(Option<Fingerprint>),
     /// Nobody: the words are those of an earlier session.
     Memory,
+}
+
+impl Way {
+    /// Whether the signalling network knows both ends.
+    pub(crate) fn is_by_room(self) -> bool {
+        matches!(self, Self::Room | Self::Announced)
+    }
 }
 
 /// An offer that came through a member while the link still seemed to be up.
@@ -61,6 +72,10 @@ pub(crate) struct Peer {
     pub(crate) fingerprint: Fingerprint,
     /// What it said last; kept while its link is, even when it is no longer there.
     pub(crate) member: Option<Member>,
+    /// What it announced with that.
+    pub(crate) invitation: Option<Invitation>,
+    /// The fragment of the invitation that a session came of: each is good for one.
+    pub(crate) accepted: Option<String>,
     /// Whether it is in the room.
     pub(crate) present: bool,
     pub(crate) session: Option<Session>,
@@ -89,6 +104,8 @@ impl Peer {
         Self {
             fingerprint,
             member: None,
+            invitation: None,
+            accepted: None,
             present: false,
             session: None,
             state: LinkState::Idle,
@@ -113,11 +130,11 @@ impl Peer {
     }
 
     /// A link is there or being made, so that no offer is due. A link that is looked for without
-    /// signalling gives way to an offer until it has a path.
+    /// an offer gives way to one until it has a path.
     pub(crate) fn is_busy(&self) -> bool {
         let of = |session: &Session| match session.way {
             Way::Room => self.state != LinkState::Failed,
-            Way::Member(_) | Way::Memory => self.state == LinkState::Handshaking,
+            Way::Announced | Way::Member(_) | Way::Memory => self.state == LinkState::Handshaking,
         };
         self.carries() || self.session.as_ref().is_some_and(of)
     }

@@ -2,6 +2,7 @@
 
 mod carried;
 mod events;
+mod invited;
 mod members;
 mod recall;
 mod sessions;
@@ -10,7 +11,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use ipop_signal::{Action, Announcement, Fingerprint, Happening, OverlayAddress, PeerAddress};
+use ipop_signal::{
+    Action, Announcement, Fingerprint, Happening, IceCredentials, OverlayAddress, PeerAddress,
+};
 use ipop_steer::{Candidate, Command, Event, TurnServer};
 
 use crate::address::AddressPlan;
@@ -119,6 +122,8 @@ fn list(addresses: &[OverlayAddress]) -> String {
 struct Own {
     fingerprint: Fingerprint,
     addresses: Vec<OverlayAddress>,
+    /// Of its invitation; none where there were no random bytes.
+    invitation: Option<IceCredentials>,
 }
 
 /// The GroupVPN policy.
@@ -129,6 +134,8 @@ pub struct GroupVpn {
     /// Where this node is in the room, while it is.
     own_address: Option<PeerAddress>,
     candidates: Vec<Candidate>,
+    /// Those of them that were announced last.
+    announced: Vec<Candidate>,
     gathered: bool,
     /// Who is behind each address of the room.
     members: HashMap<PeerAddress, Fingerprint>,
@@ -151,6 +158,7 @@ impl GroupVpn {
             own: None,
             own_address: None,
             candidates: Vec::new(),
+            announced: Vec::new(),
             gathered: false,
             members: HashMap::new(),
             peers: BTreeMap::new(),
@@ -231,7 +239,9 @@ impl GroupVpn {
             fingerprint: own.fingerprint,
             name: self.config.name.clone(),
             addresses: own.addresses.clone(),
+            invitation: self.invitation(),
         };
+        self.announced = self.candidates.clone();
         self.action(Action::Announce(announcement));
     }
 

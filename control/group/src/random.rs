@@ -45,6 +45,11 @@ impl Pool {
     pub(crate) fn session(&mut self) -> Option<(SessionId, u64, IceCredentials)> {
         let id = SessionId::new(&self.text(16)?).ok()?;
         let number = self.number()?;
-        Some((id, number, IceCredentials { ufrag: self.text(8)?, pwd: self.text(24)? }))
+        Some((id, number, self.credentials()?))
+    }
+
+    /// ICE credentials, short enough for two of them to be joined.
+    pub(crate) fn credentials(&mut self) -> Option<IceCredentials> {
+        Some(IceCredentials { ufrag: self.text(8)?, pwd: self.text(24)? })
     }
 }

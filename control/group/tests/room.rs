@@ -7,16 +7,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipop_group::{AddressPlan, GroupConfig, GroupVpn, Input, Notice, Output, group_prefix6};
-use ipop_signal::{Action, Announcement, Happening, PeerAddress};
+use ipop_signal::{Action, Announcement, Happening, Member, PeerAddress};
 use ipop_steer::{Command, Event, Fingerprint, IceCredentials, LinkState};
 
 #[path = "room/away.rs"]
 mod away;
+#[path = "room/invited.rs"]
+mod invited;
 
 /// A link as the test's datapath knows it.
 #[derive(Clone, Debug, PartialEq)]
 struct Link {
     session: u64,
+    controlling: bool,
+    knocks: bool,
     local: IceCredentials,
     remote: Option<IceCredentials>,
     state: LinkState,
@@ -39,6 +43,8 @@ struct Node {
     place: Option<SocketAddr>,
     /// How often a link was opened.
     opened: usize,
+    /// It knows of invitations.
+    invites: bool,
 }
 
 struct Room {
@@ -48,6 +54,8 @@ struct Room {
     queue: VecDeque<(usize, Happening)>,
     /// Offers and answers between these two are lost.
     deaf: Option<(usize, usize)>,
+    /// Nodes that are added know of invitations.
+    invites: bool,
 }
 
 fn plan(fixed: Option<&str>) -> AddressPlan {
@@ -60,7 +68,18 @@ fn plan(fixed: Option<&str>) -> AddressPlan {
 
 impl Room {
     fn new() -> Self {
-        Self { now: Instant::now(), nodes: vec![], seed: 1, queue: VecDeque::new(), deaf: None }
+        Self {
+            now: Instant::now(),
+            nodes: vec![],
+            seed: 1,
+            queue: VecDeque::new(),
+            deaf: None,
+            invites: true,
+        }
+    }
+
+    fn without_invitations() -> Self {
+        Self { invites: false, ..Self::new() }
     }
 
     fn random(&mut self, length: usize) -> Vec<u8> {
@@ -90,6 +109,7 @@ impl Room {
             offers: 0,
             place: None,
             opened: 0,
+            invites: self.invites,
         });
         let index = self.nodes.len() - 1;
         let fingerprint = self.nodes[index].fingerprint;
@@ -182,9 +202,10 @@ impl Room {
     fn obey_command(&mut self, index: usize, command: Command) {
         let node = &mut self.nodes[index];
         match command {
-            Command::OpenLink { peer, session, local, remote, .. } => {
+            Command::OpenLink { peer, controlling, knocks, session, local, remote, .. } => {
                 let (state, candidates) = (LinkState::Checking, vec![]);
-                node.links.insert(peer, Link { session, local, remote, state, candidates });
+                let link = Link { session, controlling, knocks, local, remote, state, candidates };
+                node.links.insert(peer, link);
                 node.opened += 1;
             }
             Command::AddRemoteCandidate { peer, session, candidate } => {
@@ -244,10 +265,13 @@ impl Room {
         }
     }
 
-    fn announce(&mut self, from: usize, announcement: Announcement) {
+    fn announce(&mut self, from: usize, mut announcement: Announcement) {
         // The client keeps it until it is in the room.
         if !self.nodes[from].online {
             return;
+        }
+        if !self.nodes[from].invites {
+            announcement.invitation = None;
         }
         let is_new = self.nodes[from].announced.is_none();
         self.nodes[from].announced = Some(announcement.clone());
@@ -259,19 +283,22 @@ impl Room {
             let theirs = self.nodes[other].announced.clone();
             if let (true, Some(theirs)) = (is_new, theirs) {
                 let member = theirs.at(self.nodes[other].room.clone());
-                self.queue.push_back((from, Happening::MemberAppeared(member)));
+                self.queue.push_back((from, Happening::MemberAppeared(self.seen_by(from, member))));
             }
-            let happening = if is_new {
-                Happening::MemberAppeared(own.clone())
-            } else {
-                Happening::MemberChanged(own.clone())
-            };
+            let own = self.seen_by(other, own.clone());
+            let happening =
+                if is_new { Happening::MemberAppeared(own) } else { Happening::MemberChanged(own) };
             self.queue.push_back((other, happening));
         }
         if is_new {
             let address = self.nodes[from].room.clone();
             self.queue.push_back((from, Happening::Online { address }));
         }
+    }
+
+    fn seen_by(&self, index: usize, member: Member) -> Member {
+        let invitation = member.invitation.filter(|_| self.nodes[index].invites);
+        Member { invitation, ..member }
     }
 
     /// Two ends that know each other's credentials are a link.
@@ -318,8 +345,8 @@ impl Room {
 }
 
 #[test]
-fn all_members_are_linked_with_one_offer_a_pair() {
-    let mut room = Room::new();
+fn members_that_invite_nobody_are_linked_with_one_offer_a_pair() {
+    let mut room = Room::without_invitations();
     for byte in [9, 3, 200, 77, 5] {
         room.add(byte, plan(None));
     }
@@ -388,7 +415,7 @@ fn a_failed_link_is_tried_again_until_it_is_up() {
 
 #[test]
 fn the_lower_one_offers_when_the_other_does_not() {
-    let mut room = Room::new();
+    let mut room = Room::without_invitations();
     let a = room.add(200, plan(None));
     room.deaf = Some((0, 1));
     let b = room.add(3, plan(None));

@@ -52,6 +52,9 @@ pub enum Command {
         name: String,
         /// Whether this end nominates (ICE) and is the TLS client.
         controlling: bool,
+        /// Whether this end is the first to know the other's addresses, and so opens its own side
+        /// alone until the other has checked. One end does.
+        knocks: bool,
         /// Tells this attempt from earlier ones with the same peer.
         session: u64,
         /// What this end proves itself with.
@@ -190,11 +193,12 @@ impl Command {
                 to.list("turn", turn, TURN_SERVERS_MAX, |to, server| server.put(to));
                 to.text("ca_file", ca_file, CA_FILE_LEN_MAX);
             }
-            Self::OpenLink { peer, name, controlling, session, local, remote } => {
+            Self::OpenLink { peer, name, controlling, knocks, session, local, remote } => {
                 to.u8(3);
                 peer.put(to);
                 to.text("name", name, NAME_LEN_MAX);
                 to.bool(*controlling);
+                to.bool(*knocks);
                 to.u64(*session);
                 local.put(to);
                 to.option(remote.as_ref(), |to, remote| remote.put(to));
@@ -245,6 +249,7 @@ impl Command {
                 peer: Fingerprint::take(from)?,
                 name: from.text(NAME_LEN_MAX)?,
                 controlling: from.bool()?,
+                knocks: from.bool()?,
                 session: from.u64()?,
                 local: IceCredentials::take(from)?,
                 remote: from.option(IceCredentials::take)?,

@@ -61,7 +61,7 @@ pub use link_row::{Cipher, LinkRow};
 pub use trace::{Cause, Step, TraceRecord, TracedEnd};
 
 /// Version of the words: raised with each change of a layout, compared when a controller attaches.
-pub const WORDS_VERSION: u32 = 5;
+pub const WORDS_VERSION: u32 = 6;
 
 /// No encoded [`Request`] or [`Event`] is longer than this, bytes.
 pub const RECORD_LEN_MAX: usize = 12 * 1024;

@@ -96,11 +96,11 @@ fn command() -> impl Strategy<Value = Command> {
                 ca_file
             }),
         (
-            (peer(), text(NAME_LEN_MAX), any::<bool>()),
+            (peer(), text(NAME_LEN_MAX), any::<bool>(), any::<bool>()),
             (any::<u64>(), credentials(), option::of(credentials())),
         )
-            .prop_map(|((peer, name, controlling), (session, local, remote))| {
-                Command::OpenLink { peer, name, controlling, session, local, remote }
+            .prop_map(|((peer, name, controlling, knocks), (session, local, remote))| {
+                Command::OpenLink { peer, name, controlling, knocks, session, local, remote }
             }),
         (peer(), any::<u64>(), credentials()).prop_map(|(peer, session, credentials)| {
             Command::SetRemote { peer, session, credentials }
@@ -399,6 +399,7 @@ fn what_is_too_long_is_refused_and_leaves_nothing() {
             peer: Fingerprint([1; 32]),
             name: "n".repeat(NAME_LEN_MAX + 1),
             controlling: true,
+            knocks: false,
             session: 1,
             local: IceCredentials { ufrag: "u".into(), pwd: "p".into() },
             remote: None,
@@ -451,7 +452,7 @@ fn bytes_of_a_request_are_pinned() {
     pinned.extend([0xaa; 32]);
     pinned.extend([4, 10, 77, 0, 0, 24]);
     assert_eq!(record, pinned);
-    assert_eq!(WORDS_VERSION, 5);
+    assert_eq!(WORDS_VERSION, 6);
 }
 
 #[test]

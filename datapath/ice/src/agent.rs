@@ -38,6 +38,9 @@ pub struct AgentConfig {
     pub local: Credentials,
     /// Whether this end nominates. Role conflicts are settled by the tie-breaker.
     pub controlling: bool,
+    /// Whether this end knew the other first, and so opens its own side alone until the other has
+    /// checked, see [`Output::Knock`]. One end does; usually the controlled one, which answers.
+    pub knocks: bool,
     /// A random number.
     pub tie_breaker: u64,
     /// 32 random bytes, used for nothing else.
@@ -64,6 +67,7 @@ impl AgentConfig {
         Self {
             local,
             controlling,
+            knocks: !controlling,
             tie_breaker,
             seed,
             pace: Duration::from_millis(10),

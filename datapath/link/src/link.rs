@@ -85,6 +85,8 @@ pub struct LinkConfig {
     pub session: u64,
     /// Whether this end controls ICE; it is the TLS client then. Exactly one end does.
     pub controlling: bool,
+    /// Whether this end knew the other first, see [`ipop_ice::AgentConfig::knocks`].
+    pub knocks: bool,
     /// Our ICE credentials.
     pub local: Credentials,
     /// Who we are.
@@ -251,12 +253,15 @@ impl Link {
     #[must_use]
     pub fn new(config: LinkConfig, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
-        let agent = AgentConfig::new(
-            config.local.clone(),
-            config.controlling,
-            random.number(),
-            random.block(),
-        );
+        let agent = AgentConfig {
+            knocks: config.knocks,
+            ..AgentConfig::new(
+                config.local.clone(),
+                config.controlling,
+                random.number(),
+                random.block(),
+            )
+        };
         let mut recorder = Recorder::new(now);
         recorder.record(now, Trace::Opened { is_controlling: config.controlling });
         Link {

@@ -63,6 +63,8 @@ pub struct OpenLink {
     pub session: u64,
     /// Whether this end controls ICE and is the TLS client. Exactly one end is.
     pub controlling: bool,
+    /// Whether this end knew the other first, see [`ipop_ice::AgentConfig::knocks`].
+    pub knocks: bool,
     /// Our ICE credentials of the session.
     pub local: Credentials,
     /// The peer's, if known.
@@ -415,6 +417,7 @@ impl Node {
             peer: wish.peer,
             session: wish.session,
             controlling: wish.controlling,
+            knocks: wish.knocks,
             local: wish.local.clone(),
             identity: self.config.identity.clone(),
             ciphers: self.config.ciphers.clone(),

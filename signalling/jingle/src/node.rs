@@ -4,11 +4,16 @@
 //! <node xmlns='urn:ipop:node:0' name='alpha' instance='5f0c6d1e9a2b7733'>
 //!   <fingerprint hash='sha-256'>02:1A:..</fingerprint>
 //!   <address ip='10.77.0.9' prefix='16' origin='derived' attempt='0'/>
+//!   <transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' ufrag='8hhy' pwd='asd88fgpdd77..'>
+//!     <candidate .../>
+//!   </transport>
 //! </node>
 //! ```
+//! The transport is the node's invitation: what a Jingle session would say of it (XEP-0176).
 
 use crate::ns;
-use ipop_signal::{ADDRESSES_MAX, Announcement, Fingerprint, Origin, OverlayAddress};
+use crate::transport::{IceTransport, Setup};
+use ipop_signal::{ADDRESSES_MAX, Announcement, Fingerprint, Invitation, Origin, OverlayAddress};
 use minidom::Element;
 use xso::{AsXml, FromXml};
 
@@ -25,6 +30,9 @@ struct NodeElement {
     fingerprint: FingerprintElement,
     #[xml(child(n = ..))]
     addresses: Vec<AddressElement>,
+    /// Transports, and what later versions may say.
+    #[xml(element(n = ..))]
+    others: Vec<Element>,
 }
 
 #[derive(Clone, Debug, PartialEq, FromXml, AsXml)]
@@ -61,7 +69,7 @@ pub struct Node {
 
 impl Node {
     /// Reads a `<node/>`; `None` when it lacks a usable name or a SHA-256 fingerprint. Addresses
-    /// that cannot be read are left out.
+    /// that cannot be read are left out, as is an invitation without credentials.
     pub fn parse(element: &Element) -> Option<Self> {
         let element = NodeElement::try_from(element.clone()).ok()?;
         let instance = element.instance.unwrap_or_default();
@@ -74,13 +82,14 @@ impl Node {
         let fingerprint: Fingerprint = element.fingerprint.value.parse().ok()?;
         let addresses = element.addresses.iter().filter_map(AddressElement::address);
         let addresses = addresses.take(ADDRESSES_MAX).collect();
-        let announcement = Announcement { fingerprint, name: element.name, addresses };
+        let invitation = element.others.iter().find_map(invitation);
+        let announcement = Announcement { fingerprint, name: element.name, addresses, invitation };
         Some(Self { announcement, instance })
     }
 
     /// Writes a `<node/>`.
     pub fn emit(&self) -> Element {
-        let Announcement { fingerprint, name, addresses } = &self.announcement;
+        let Announcement { fingerprint, name, addresses, invitation } = &self.announcement;
         Element::from(NodeElement {
             name: name.clone(),
             instance: (!self.instance.is_empty()).then(|| self.instance.clone()),
@@ -89,8 +98,27 @@ impl Node {
                 value: fingerprint.to_colon_hex(),
             },
             addresses: addresses.iter().map(AddressElement::of).collect(),
+            others: invitation.iter().map(transport).collect(),
         })
     }
+}
+
+fn invitation(element: &Element) -> Option<Invitation> {
+    if !element.is("transport", ns::JINGLE_ICE_UDP) {
+        return None;
+    }
+    let IceTransport { credentials, candidates, .. } = IceTransport::parse(element)?;
+    Some(Invitation { credentials: credentials?, candidates })
+}
+
+fn transport(invitation: &Invitation) -> Element {
+    let Invitation { credentials, candidates } = invitation;
+    let transport = IceTransport {
+        credentials: Some(credentials.clone()),
+        candidates: candidates.clone(),
+        ..IceTransport::default()
+    };
+    transport.emit(Setup::ActPass)
 }
 
 impl AddressElement {

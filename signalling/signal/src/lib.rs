@@ -32,7 +32,7 @@ pub use candidate::{Candidate, CandidateKind, IceCredentials};
 pub use happening::{FatalCause, Happening};
 pub use identity::{Fingerprint, InvalidFingerprint};
 pub use member::{
-    Announcement, InvalidText, Member, Origin, OverlayAddress, PeerAddress, SessionId,
+    Announcement, InvalidText, Invitation, Member, Origin, OverlayAddress, PeerAddress, SessionId,
 };
 pub use server::{Host, HostPort, IceServers, Transport, TurnServer};
 

@@ -1,6 +1,6 @@
 //! Members of a group and what they say about themselves.
 
-use crate::{Fingerprint, NAME_LEN_MAX, SESSION_LEN_MAX};
+use crate::{Candidate, Fingerprint, IceCredentials, NAME_LEN_MAX, SESSION_LEN_MAX};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -93,6 +93,26 @@ impl OverlayAddress {
     }
 }
 
+/// What a member needs to know for a session that nobody offers: see [`Announcement::invitation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invitation {
+    /// This node's share of the ICE credentials of its sessions.
+    pub credentials: IceCredentials,
+    /// Where it may be reached, as far as it knows by then; at most [`crate::CANDIDATES_MAX`].
+    pub candidates: Vec<Candidate>,
+}
+
+impl Invitation {
+    /// The ICE credentials of the end that announced `self`, in its session with the end that
+    /// announced `other`: fragments and passwords of both, its own first. Each pair of members has
+    /// others, and both know them. `None` where they get too long.
+    pub fn credentials_towards(&self, other: &Self) -> Option<IceCredentials> {
+        let (own, other) = (&self.credentials, &other.credentials);
+        let ufrag = own.ufrag.clone() + &other.ufrag;
+        IceCredentials::new(&ufrag, &(own.pwd.clone() + &other.pwd)).ok()
+    }
+}
+
 /// What a node tells the group about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
@@ -102,6 +122,9 @@ pub struct Announcement {
     pub name: String,
     /// At most [`crate::ADDRESSES_MAX`].
     pub addresses: Vec<OverlayAddress>,
+    /// Any two members that announce one may begin a session without a word, by what both have
+    /// said to all.
+    pub invitation: Option<Invitation>,
 }
 
 impl Announcement {
@@ -121,8 +144,8 @@ impl Announcement {
 
     /// The same node as others see it.
     pub fn at(self, address: PeerAddress) -> Member {
-        let Self { fingerprint, name, addresses } = self;
-        Member { address, fingerprint, name, addresses }
+        let Self { fingerprint, name, addresses, invitation } = self;
+        Member { address, fingerprint, name, addresses, invitation }
     }
 }
 
@@ -137,6 +160,8 @@ pub struct Member {
     pub name: String,
     /// At most [`crate::ADDRESSES_MAX`].
     pub addresses: Vec<OverlayAddress>,
+    /// See [`Announcement::invitation`].
+    pub invitation: Option<Invitation>,
 }
 
 #[cfg(test)]
@@ -171,8 +196,24 @@ mod tests {
             fingerprint: Fingerprint([byte; 32]),
             name: "alpha".into(),
             addresses: Vec::new(),
+            invitation: None,
         };
         assert_eq!(node(0xab).nickname(), "alpha-abababab");
         assert_ne!(node(1).nickname(), node(2).nickname());
+    }
+
+    #[test]
+    fn both_ends_make_the_same_credentials_of_two_invitations() {
+        let invitation = |letter: &str| Invitation {
+            credentials: IceCredentials::new(&letter.repeat(4), &letter.repeat(22)).unwrap(),
+            candidates: Vec::new(),
+        };
+        let (a, b) = (invitation("a"), invitation("b"));
+        let of_a = a.credentials_towards(&b).unwrap();
+        assert_eq!((of_a.ufrag.as_str(), of_a.pwd.len()), ("aaaabbbb", 44));
+        assert_ne!(Some(of_a), b.credentials_towards(&a));
+        let mut long = b.clone();
+        long.credentials = IceCredentials::new(&"b".repeat(29), &"b".repeat(22)).unwrap();
+        assert_eq!(a.credentials_towards(&long), None);
     }
 }

@@ -33,6 +33,7 @@ fn open(one: &mut Datapath, other: &Datapath, peer: Fingerprint, is_first: bool)
         peer,
         name: "peer".to_owned(),
         controlling: is_first,
+        knocks: !is_first,
         session: SESSION,
         local: credentials(local),
         remote: Some(credentials(remote)),

@@ -12,6 +12,7 @@ use ipop_signal::{Candidate, CandidateKind, Fingerprint, IceCredentials, Session
 use ipop_steer::{Command, LinkState};
 
 use super::recall::SEEN_PRIORITY;
+use super::sessions::Role;
 use super::{GroupVpn, recall};
 use crate::bytes::candidate;
 use crate::convert::{candidate_to_signal, credentials_to_steer, to_steer};
@@ -117,7 +118,7 @@ impl GroupVpn {
         let early = peer.take_early(&id);
         let way = Way::Member(Some(via));
         peer.begin(id.clone(), number, way, ours.clone(), Some(credentials.clone()));
-        self.open(from, false, number, &ours, Some(&credentials));
+        self.open(from, number, Role::ANSWERER, (&ours, Some(&credentials)));
         self.add_candidates(&from, number, candidates.into_iter().chain(early));
         let (first, rest) = self.candidates_in_words();
         let answer = Word::Answer { session: id.clone(), credentials: ours, candidates: first };
@@ -163,7 +164,7 @@ impl GroupVpn {
         peer.begin(id.clone(), number, Way::Member(None), ours.clone(), None);
         peer.offered = Some(now);
         peer.next_offer = Some(now + ANSWER_PATIENCE + recall::pause(spread));
-        self.open(to, true, number, &ours, None);
+        self.open(to, number, Role::OFFERER, (&ours, None));
         let (first, rest) = self.candidates_in_words();
         let start = usize::from(spread) % carriers.len().max(1);
         for via in carriers.iter().cycle().skip(start).take(carriers.len().min(CARRIERS_MAX)) {

@@ -45,7 +45,8 @@ impl GroupVpn {
             return;
         }
         let addresses = self.config.plan.claims(&fingerprint);
-        self.own = Some(Own { fingerprint, addresses });
+        let invitation = self.random.credentials();
+        self.own = Some(Own { fingerprint, addresses, invitation });
         self.routes.clear();
         self.configure();
         self.announce();
@@ -68,11 +69,13 @@ impl GroupVpn {
             self.candidates.remove(0);
         }
         self.candidates.push(candidate.clone());
+        self.announce_candidates(false);
         self.tell_candidates(&[candidate], false);
     }
 
     fn on_gathered(&mut self) {
         self.gathered = true;
+        self.announce_candidates(true);
         self.tell_candidates(&[], true);
     }
 
@@ -82,7 +85,7 @@ impl GroupVpn {
         let living = |peer: &&Peer| peer.state != LinkState::Failed;
         let sessions = self.peers.values().filter(living).filter_map(|peer| peer.session.as_ref());
         let actions: Vec<_> = sessions
-            .filter(|session| session.way == Way::Room || self.own_address.is_some())
+            .filter(|session| session.way.is_by_room() || self.own_address.is_some())
             .map(|session| Action::Candidates {
                 to: session.address.clone(),
                 session: session.id.clone(),
@@ -171,7 +174,7 @@ impl GroupVpn {
             return;
         }
         peer.retell = Some(now + RETELL_PAUSE);
-        let session = peer.session.as_ref().filter(|session| session.way == Way::Room);
+        let session = peer.session.as_ref().filter(|session| session.way.is_by_room());
         if let (Some(session), Some(_)) = (session, &self.own_address) {
             let action = Action::Candidates {
                 to: session.address.clone(),

@@ -46,7 +46,7 @@ impl GroupVpn {
         }
     }
 
-    fn on_member(&mut self, now: Instant, member: Member) {
+    fn on_member(&mut self, now: Instant, mut member: Member) {
         let Some(own) = &self.own else { return };
         if member.fingerprint == own.fingerprint {
             if self.own_address.as_ref().is_some_and(|address| *address != member.address) {
@@ -54,6 +54,7 @@ impl GroupVpn {
             }
             return;
         }
+        let invitation = member.invitation.take();
         self.replace_in_memory(&member);
         let fingerprint = member.fingerprint;
         self.members.insert(member.address.clone(), fingerprint);
@@ -63,9 +64,13 @@ impl GroupVpn {
         peer.present = true;
         peer.departure = None;
         peer.member = Some(member);
+        let before = std::mem::replace(&mut peer.invitation, invitation);
         self.settle_addresses();
         if is_new {
             self.link_up(now, fingerprint, regular);
+        } else {
+            let before = before.map(|before| before.candidates).unwrap_or_default();
+            self.hear_invitation(&fingerprint, &before);
         }
     }
 
@@ -74,7 +79,12 @@ impl GroupVpn {
         if peer.is_busy() {
             return;
         }
-        if regular {
+        let was_linked = self.own_address.is_none() && self.memory.get(&fingerprint).is_some();
+        if !was_linked && self.accept_invitation(now, fingerprint) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
+        if regular || was_linked {
             self.offer(now, fingerprint);
         } else {
             peer.next_offer = Some(now + OFFER_PATIENCE);

@@ -19,6 +19,7 @@ use ipop_signal::{CandidateKind, Fingerprint, Member};
 use ipop_steer::LinkState;
 
 use super::GroupVpn;
+use super::sessions::Role;
 use crate::bytes::candidate;
 use crate::memory::{Known, KnownSession, Memory, REMEMBERED_S};
 use crate::peer::{DEPARTURE_GRACE, Peer, Session, Way};
@@ -85,7 +86,7 @@ impl GroupVpn {
     pub fn regained(&self) -> Vec<&str> {
         let is_regained = |peer: &&Peer| {
             let way = peer.session.as_ref().map(|session| session.way);
-            peer.carries() && way.is_some_and(|way| way != Way::Room)
+            peer.carries() && way.is_some_and(|way| !way.is_by_room())
         };
         let members = self.peers.values().filter(is_regained).filter_map(|p| p.member.as_ref());
         members.map(|member| member.name.as_str()).collect()
@@ -129,7 +130,7 @@ impl GroupVpn {
             let regular = self.offers_to(&fingerprint);
             let Some(peer) = self.peers.get_mut(&fingerprint) else { continue };
             if peer.present {
-                if peer.session.as_ref().is_some_and(|session| session.way != Way::Room) {
+                if peer.session.as_ref().is_some_and(|session| !session.way.is_by_room()) {
                     peer.next_offer = None;
                 }
                 if peer.next_offer.is_none() {
@@ -176,13 +177,13 @@ impl GroupVpn {
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
         let session = Session::of_memory(&known, number, Way::Memory);
         let (local, remote) = (session.local.clone(), known.session.remote);
-        let controlling = session.offered_by_us;
+        let role = if session.offered_by_us { Role::OFFERER } else { Role::ANSWERER };
         let tries = peer.attempts.saturating_sub(1);
         let patience = CARRIER_PATIENCE * (1 << (tries / 2).min(4));
         peer.state = LinkState::Idle;
         peer.session = Some(session);
         peer.next_offer = Some(now + if can_be_carried { patience } else { ATTEMPT_TIME_MAX });
-        self.open(fingerprint, controlling, number, &local, Some(&remote));
+        self.open(fingerprint, number, role, (&local, Some(&remote)));
         if tries < EAGER_ATTEMPTS || tries % EAGER_ATTEMPTS == 0 {
             let candidates = known.session.candidates.into_iter();
             self.add_candidates(&fingerprint, number, candidates);
@@ -287,8 +288,11 @@ impl GroupVpn {
             self.recall.is_changed = true;
         }
         let peers = &self.peers;
-        let is_there =
-            |known: &Known| peers.get(&known.member.fingerprint).is_some_and(|peer| peer.present);
+        let is_there = |known: &Known| {
+            let fingerprint = &known.member.fingerprint;
+            *fingerprint == member.fingerprint
+                || peers.get(fingerprint).is_some_and(|peer| peer.present)
+        };
         let clashes = |known: &Known| {
             let of_member = |at: std::net::IpAddr| member.addresses.iter().any(|a| a.address == at);
             known.member.addresses.iter().any(|address| of_member(address.address))

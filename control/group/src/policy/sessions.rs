@@ -15,6 +15,19 @@ use crate::peer::{ANSWER_PATIENCE, Session, Way};
 /// What an offer or an answer says about the other end.
 type Description = (IceCredentials, Fingerprint, Vec<Candidate>);
 
+/// What an end does, of [`Command::OpenLink`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Role {
+    pub(super) controls: bool,
+    pub(super) knocks: bool,
+}
+
+impl Role {
+    /// The answerer knows the other end first.
+    pub(super) const OFFERER: Self = Self { controls: true, knocks: false };
+    pub(super) const ANSWERER: Self = Self { controls: false, knocks: true };
+}
+
 impl GroupVpn {
     /// Opens a session with a member, unless a link is there.
     pub(super) fn offer(&mut self, now: Instant, fingerprint: Fingerprint) {
@@ -43,7 +56,7 @@ impl GroupVpn {
             remote: None,
             candidates: Vec::new(),
         });
-        self.open(fingerprint, true, number, &credentials, None);
+        self.open(fingerprint, number, Role::OFFERER, (&credentials, None));
         self.action(Action::Offer {
             to: member.address,
             session: id,
@@ -92,7 +105,7 @@ impl GroupVpn {
             remote: Some(credentials.clone()),
             candidates: Vec::new(),
         });
-        self.open(fingerprint, false, number, &ours, Some(&credentials));
+        self.open(fingerprint, number, Role::ANSWERER, (&ours, Some(&credentials)));
         self.add_candidates(&fingerprint, number, candidates.into_iter().chain(early));
         self.action(Action::Answer {
             to: from,
@@ -217,16 +230,16 @@ impl GroupVpn {
     pub(super) fn open(
         &mut self,
         fingerprint: Fingerprint,
-        controlling: bool,
         session: u64,
-        local: &IceCredentials,
-        remote: Option<&IceCredentials>,
+        role: Role,
+        (local, remote): (&IceCredentials, Option<&IceCredentials>),
     ) {
         let name = self.peers.get(&fingerprint).map(name_of).unwrap_or_default();
         self.command(Command::OpenLink {
             peer: to_steer(&fingerprint),
             name,
-            controlling,
+            controlling: role.controls,
+            knocks: role.knocks,
             session,
             local: credentials_to_steer(local),
             remote: remote.map(credentials_to_steer),

@@ -131,7 +131,7 @@ impl Room {
         };
         let addresses = node.addresses.iter().map(address).collect();
         let fingerprint = ipop_signal::Fingerprint(node.fingerprint.0);
-        Announcement { fingerprint, name, addresses }
+        Announcement { fingerprint, name, addresses, invitation: None }
     }
 
     fn member(&self, index: usize) -> ipop_signal::Member {

@@ -22,11 +22,12 @@ impl Agent {
                 self.on_servers(now, &stun, turn, &ca_file);
                 Ok(())
             }
-            Command::OpenLink { peer, name, controlling, session, local, remote } => {
+            Command::OpenLink { peer, name, controlling, knocks, session, local, remote } => {
                 let wish = OpenLink {
                     peer: id(peer),
                     session,
                     controlling,
+                    knocks,
                     local: credentials(local),
                     remote: remote.map(credentials),
                 };

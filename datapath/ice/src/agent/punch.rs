@@ -3,12 +3,12 @@
 //! A router that rejects what comes unasked remembers it, and maps what is sent to that remote
 //! afterwards to another port. Then a peer whose NAT filters by port never hears us, however often
 //! both try. So whoever is first to know the other must not be heard by the other's router, yet
-//! open its own. The controlled end is first: it answers an offer. It *knocks*: its first check of
-//! a reflexive address has so small a hop limit that it passes one router and no more. The offerer
-//! comes to know of it when that is done, and its first check finds the way open. Where it does
-//! not, one by way of a relay tells that the offerer's own router is open: relayed pairs are the
-//! last to be checked. If none comes within [`super::AgentConfig::head_start`], we try all the
-//! same.
+//! open its own. Who answers an offer is first, and who was in the group when the other came. It
+//! *knocks*: its first check of a reflexive address has so small a hop limit that it passes one
+//! router and no more. The other end comes to know of it when that is done, and its first check
+//! finds the way open. Where it does not, one by way of a relay tells that the other's own router
+//! is open: relayed pairs are the last to be checked. If none comes within
+//! [`super::AgentConfig::head_start`], we try all the same.
 //!
 //! Relays are no better: a port that has been moved towards a relay is what Linux gives that socket
 //! towards everybody from then on. The peer hears of our relay late, but its own check of it needs
@@ -67,7 +67,7 @@ impl Agent {
         let pair = &self.pairs[index];
         let is_first = pair.check.as_ref().is_some_and(Check::is_new);
         let is_at_relay = pair.local_kind == CandidateKind::Relayed;
-        let may_be_first = is_at_relay || (!self.controlling && !self.peer_checks);
+        let may_be_first = is_at_relay || (self.config.knocks && !self.peer_checks);
         let is_behind_router =
             pair.remote_kind == CandidateKind::ServerReflexive && pair.remote.is_ipv4();
         is_first && is_behind_router && may_be_first && pair.heard.is_none()

@@ -153,7 +153,14 @@ fn commands_that_make_no_sense_say_so() {
     let now = world.now;
     let candidate = world.machines[1].node.local_candidates()[0].clone();
     let node = &mut world.machines[0].node;
-    let wish = |session, local| OpenLink { peer, session, controlling: true, local, remote: None };
+    let wish = |session, local| OpenLink {
+        peer,
+        session,
+        controlling: true,
+        knocks: false,
+        local,
+        remote: None,
+    };
     assert_eq!(node.open_link(now, wish(1, credentials(8, 8, 8))), Ok(()), "no news");
     assert_eq!(node.open_link(now, wish(2, credentials(0, 1, 1))), Err(CommandError::UfragInUse));
     let unknown = Err(CommandError::UnknownLink);

@@ -5,7 +5,7 @@ use ipop_jingle::node::Node;
 use ipop_jingle::session::{Body, Message, Proposal};
 use ipop_signal::{
     Announcement, ByeReason, Candidate, CandidateKind, Fingerprint, Host, HostPort, IceCredentials,
-    IceServers, Origin, OverlayAddress, SessionId, Transport, TurnServer,
+    IceServers, Invitation, Origin, OverlayAddress, SessionId, Transport, TurnServer,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -105,13 +105,23 @@ prop_compose! {
 }
 
 prop_compose! {
+    pub fn invitation()(
+        credentials in credentials(),
+        candidates in vec(candidate(), 0..8),
+    ) -> Invitation {
+        Invitation { credentials, candidates }
+    }
+}
+
+prop_compose! {
     pub fn node()(
         fingerprint in any::<[u8; 32]>().prop_map(Fingerprint),
         name in "[^ \\s\\p{Cc}\u{fffe}\u{ffff}]{1,16}",
         addresses in vec(overlay_address(), 0..16),
+        invitation in option::of(invitation()),
         instance in "[0-9a-f]{0,16}",
     ) -> Node {
-        Node { announcement: Announcement { fingerprint, name, addresses }, instance }
+        Node { announcement: Announcement { fingerprint, name, addresses, invitation }, instance }
     }
 }
 

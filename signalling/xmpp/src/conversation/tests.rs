@@ -22,6 +22,7 @@ fn announcement(byte: u8) -> Announcement {
         fingerprint: Fingerprint([byte; 32]),
         name: format!("n{byte}"),
         addresses: Vec::new(),
+        invitation: None,
     }
 }
 

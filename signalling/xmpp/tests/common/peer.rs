@@ -30,6 +30,7 @@ pub fn announcement(name: &str, byte: u8) -> Announcement {
             origin: Origin::Derived,
             attempt: 0,
         }],
+        invitation: None,
     }
 }
 

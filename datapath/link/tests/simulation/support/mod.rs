@@ -227,7 +227,8 @@ impl World {
         local: Credentials,
         remote: Option<Credentials>,
     ) {
-        let wish = OpenLink { peer, session, controlling, local, remote };
+        let knocks = !controlling;
+        let wish = OpenLink { peer, session, controlling, knocks, local, remote };
         let now = self.now;
         self.machines[at].node.open_link(now, wish).expect("opened");
     }
