@@ -64,7 +64,7 @@ impl<P: Port> Worker<P> {
     /// Turns until told to stop, or the port ends.
     pub(crate) fn run(mut self, mut batch: Batch) {
         let result = loop {
-            if let Err(error) = self.turn(None, &mut batch) {
+            if let Err(error) = self.turn(self.until_due(), &mut batch) {
                 break Some(error.to_string());
             }
             if self.stopping {
@@ -75,6 +75,11 @@ impl<P: Port> Worker<P> {
         while !self.outside.notes.send(FromWorker::Ended(result.clone())) {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// How long there is nothing to do unless something comes.
+    fn until_due(&self) -> Option<Duration> {
+        self.pipeline.repeat_due().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// One turn, see the head of this file.
@@ -99,6 +104,7 @@ impl<P: Port> Worker<P> {
             destinations: &self.destinations,
             outside: &self.outside,
         };
+        self.pipeline.repeat(now, &mut sink);
         self.pipeline.flush_ingress(now, &mut sink);
         self.pipeline.flush_egress(&mut sink);
         Ok(())

@@ -301,6 +301,12 @@ impl Agent {
         self.selected.and_then(|key| self.find(key)).map(|index| self.describe(index))
     }
 
+    /// Whether the pair in use loses many checks, there or back.
+    pub fn is_lossy(&self) -> bool {
+        let index = self.selected.and_then(|key| self.find(key));
+        index.is_some_and(|index| self.pairs[index].losses.are_heavy())
+    }
+
     /// Whether the peer has proven from this address that it knows the session's passwords, by a
     /// check of its own or by an answer to ours.
     pub fn validated(&self, remote: SocketAddr) -> bool {

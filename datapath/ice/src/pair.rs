@@ -61,9 +61,17 @@ pub(crate) struct Sending {
     pub(crate) nominates: bool,
 }
 
+/// A path is called lossy from this share on, which takes more than one check that is lost for
+/// once, and until it has fallen to this.
+const LOSSY_FROM: f64 = 0.35;
+const LOSSY_UNTIL: f64 = 0.1;
+
 /// What share of a path's checks is lost, there or back: rises fast and falls slowly.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Losses(f64);
+pub(crate) struct Losses {
+    share: f64,
+    are_heavy: bool,
+}
 
 impl Losses {
     /// A check was answered after so many that were not. More than chance takes were an outage, of
@@ -73,22 +81,28 @@ impl Losses {
             return;
         }
         let sample = lost as f64 / (lost + 1) as f64;
-        let share =
-            if sample > self.0 { (self.0 + sample) / 2.0 } else { (self.0 * 7.0 + sample) / 8.0 };
-        self.0 = if share < CALM { 0.0 } else { share };
+        let weight = if sample > self.share { 2.0 } else { 8.0 };
+        let share = (self.share * (weight - 1.0) + sample) / weight;
+        self.share = if share < CALM { 0.0 } else { share };
+        self.are_heavy = share >= if self.are_heavy { LOSSY_UNTIL } else { LOSSY_FROM };
     }
 
     /// Whether it loses any, as far as is known.
     pub(crate) fn are_known(self) -> bool {
-        self.0 > 0.0
+        self.share > 0.0
+    }
+
+    /// Whether it loses so many that what is sparse had better be said more than once.
+    pub(crate) fn are_heavy(self) -> bool {
+        self.are_heavy
     }
 
     /// How many in a row say that the path is silent.
     pub(crate) fn expected(self) -> usize {
-        if self.0 == 0.0 {
+        if self.share == 0.0 {
             return 1;
         }
-        let count = (DOUBT.ln() / self.0.ln()).ceil();
+        let count = (DOUBT.ln() / self.share.ln()).ceil();
         (count as usize).clamp(1, LOST_MAX)
     }
 }
@@ -428,5 +442,22 @@ mod tests {
         assert_eq!(losses.expected(), 1, "an outage is no chance");
         (0..50).for_each(|_| losses.learn(OUTAGE - 1));
         assert_eq!(losses.expected(), LOST_MAX, "there is an end to patience");
+    }
+
+    #[test]
+    fn a_path_is_lossy_after_more_than_one_loss_and_until_it_has_been_well_for_long() {
+        let mut losses = Losses::default();
+        for lost in [0, 0, 1, 0, 0, 0, 1, 0] {
+            losses.learn(lost);
+            assert!(!losses.are_heavy());
+        }
+        losses.learn(2);
+        assert!(losses.are_heavy());
+        for _ in 0..8 {
+            losses.learn(0);
+            assert!(losses.are_heavy());
+        }
+        (0..8).for_each(|_| losses.learn(0));
+        assert!(!losses.are_heavy());
     }
 }

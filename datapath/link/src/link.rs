@@ -190,9 +190,9 @@ pub enum LinkOutput {
         /// A relay's header included.
         datagram_len: u16,
     },
-    /// The path is known to carry datagrams of another length, or whether that is all it carries
-    /// has changed.
-    DatagramLen,
+    /// The path is known to carry datagrams of another length, whether that is all it carries has
+    /// changed, or whether it loses much.
+    PathChanged,
     /// The peer's controller says this to ours.
     Words(Vec<u8>),
     /// Forget this session's lanes.
@@ -235,6 +235,7 @@ pub struct Link {
     reported: (LinkState, Option<PathStatus>),
     /// Of the path's datagrams, and whether it is settled.
     reported_len: Option<(u16, bool)>,
+    reported_lossy: bool,
     outputs: VecDeque<LinkOutput>,
     recorder: Recorder,
 }
@@ -286,6 +287,7 @@ impl Link {
             failure: None,
             reported: (LinkState::Idle, None),
             reported_len: None,
+            reported_lossy: false,
             outputs: VecDeque::new(),
             recorder,
         }

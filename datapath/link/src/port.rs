@@ -190,6 +190,8 @@ pub struct Path {
     pub datagram_len: u16,
     /// Whether that is all that the path carries: no search for more is under way.
     pub is_len_settled: bool,
+    /// Whether it loses so much that what is sparse had better be sent more than once.
+    pub is_lossy: bool,
 }
 
 /// Whether packets go straight to the peer.

@@ -105,6 +105,8 @@ counted! {
     RelayedDatagramsIn "relayed_datagrams_in",
     /// Datagrams sealed for a relay's channel.
     RelayedDatagramsOut "relayed_datagrams_out",
+    /// Datagrams sent again on a lossy path; not among those sent.
+    DatagramsRepeated "datagrams_repeated",
     /// Super-segments and oversized frames cut into parts.
     SegmentsCut "segments_cut",
     /// Super-segments and oversized frames joined with all parts.

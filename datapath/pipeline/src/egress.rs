@@ -52,6 +52,28 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
         self.out(sink).flush();
     }
 
+    /// When [`repeat`](Self::repeat) has something to do.
+    pub fn repeat_due(&self) -> Option<Instant> {
+        self.repeater.due()
+    }
+
+    /// Sends what is due to be sent again.
+    pub fn repeat<K: Sink<Slot = S>>(&mut self, now: Instant, sink: &mut K) {
+        while let Some((waiting, is_first)) = self.repeater.take_due(now) {
+            let path = self.links.get(waiting.link).and_then(|link| link.entry.path);
+            if path.is_none_or(|path| !path.is_lossy || path.channel != waiting.channel) {
+                continue;
+            }
+            let Some(mut slot) = sink.reserve() else { continue };
+            slot[..waiting.bytes.len()].copy_from_slice(&waiting.bytes);
+            self.counters.add(Total::DatagramsRepeated, waiting.run.datagrams());
+            sink.send(slot, waiting.run);
+            if is_first {
+                self.repeater.put_back(waiting);
+            }
+        }
+    }
+
     fn try_egress<K: Sink<Slot = S>>(
         &mut self,
         now: Instant,
@@ -204,6 +226,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             links: &mut self.links,
             outbox: &mut self.outbox,
             codel: &mut self.codel,
+            repeater: &mut self.repeater,
             counters: &mut self.counters,
             sink,
         }

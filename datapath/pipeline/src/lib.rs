@@ -25,6 +25,7 @@ mod links;
 mod neighbour;
 mod patch;
 mod recent;
+mod repeat;
 mod routes;
 mod sink;
 
@@ -96,6 +97,7 @@ pub struct Pipeline<S> {
     recent: recent::Recent,
     told: egress::telling::Told,
     codel: codel::Codel,
+    repeater: repeat::Repeater,
     counters: Counters,
 }
 
@@ -112,6 +114,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
             recent: recent::Recent::default(),
             told: egress::telling::Told::default(),
             codel: codel::Codel::default(),
+            repeater: repeat::Repeater::default(),
             counters: Counters::default(),
         }
     }
@@ -119,6 +122,7 @@ impl<S: DerefMut<Target = [u8]>> Pipeline<S> {
     /// Tells how long packets that are about to be given may have waited for this worker; to be
     /// called once a turn. Where waits stay long, segments of TCP streams are dropped.
     pub fn note_wait(&mut self, now: Instant, wait: Duration) {
+        self.repeater.note_time(now);
         self.codel.note_wait(now, wait);
     }
 

@@ -12,6 +12,7 @@ use ipop_wire::geometry::GEOMETRY_LEN;
 use ipop_wire::{Header, Kind, LinkIndex, Part, SEAL_OVERHEAD};
 
 use crate::counters::{Drop, LinkCounters};
+use crate::repeat::Allowance;
 
 /// A shorter path is not used: nothing useful would fit behind the headers.
 pub const DATAGRAM_LEN_MIN: u16 = 512;
@@ -26,6 +27,8 @@ pub struct Path {
     /// Whether that is what the path carries for now, and not only what is proven so far: senders
     /// of larger packets are told.
     pub is_settled: bool,
+    /// Whether it is known to lose much: what is sparse is sent more than once.
+    pub is_lossy: bool,
 }
 
 /// What a worker is given of a link when its handshake is done.
@@ -75,6 +78,8 @@ pub(crate) struct Link {
     counted_epoch: u64,
     /// The source address that was last found to be the peer's, and by which routes.
     pub admitted: Option<(IpAddr, u64)>,
+    /// Of what is sent again on a lossy path.
+    pub allowance: Allowance,
 }
 
 impl Link {
@@ -230,6 +235,7 @@ impl LinkTable {
             counters: LinkCounters::default(),
             heard: None,
             admitted: None,
+            allowance: Allowance::default(),
         };
         let place = self.places.iter().position(|place| place.link.is_none());
         let place = place.unwrap_or_else(|| {

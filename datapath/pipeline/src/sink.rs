@@ -52,6 +52,13 @@ pub struct SendRun {
     pub segment_size: usize,
 }
 
+impl SendRun {
+    /// How many datagrams these are.
+    pub fn datagrams(&self) -> usize {
+        self.len.div_ceil(self.segment_size)
+    }
+}
+
 /// Where a received buffer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {

@@ -329,7 +329,8 @@ fn neighbour_messages_of_peers_are_checked() {
 #[test]
 fn what_is_not_data_goes_to_the_agent() {
     let channel = Some(0x4001);
-    let mut pair = Pair::new(Path { channel, datagram_len: 1400, is_settled: true });
+    let mut pair =
+        Pair::new(Path { channel, datagram_len: 1400, is_settled: true, is_lossy: false });
     let mut control = [0; 200];
     let len =
         pair.a.seal_control(pair.now, INDEX_AT_A, channel, b"hello", &mut control).expect("sealed");

@@ -82,7 +82,7 @@ proptest! {
         channel in proptest::option::of(0x4000..=0x4fffu16),
         datagram_len in prop_oneof![Just(1472u16), 900..1500u16, 1500..9000u16],
     ) {
-        let mut pair = Pair::new(Path { channel, datagram_len, is_settled: true });
+        let mut pair = Pair::new(Path { channel, datagram_len, is_settled: true, is_lossy: false });
         let written = pair.carry(&to_bytes(&batch));
         prop_assert_eq!(pair.drops(), 0);
         prop_assert_eq!(by_flow(&written), by_flow(&batch));

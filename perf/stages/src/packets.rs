@@ -80,7 +80,12 @@ fn link(number: u8, peer_mac: Mac, cipher: Cipher, path: Option<Path>) -> LinkEn
 
 fn node(case: Case, cipher: Cipher, mac: Mac, peer_mac: Mac, ip: Ipv4Addr) -> Node {
     let mut node = Node::new(Config::new(mac, case.mtu()), &[ip.into()]);
-    let path = Path { channel: None, datagram_len: case.datagram_len(), is_settled: true };
+    let path = Path {
+        channel: None,
+        datagram_len: case.datagram_len(),
+        is_settled: true,
+        is_lossy: false,
+    };
     node.install_link(link(1, peer_mac, cipher, Some(path)));
     let peer_ip = if ip == IP_A { IP_B } else { IP_A };
     node.add_route(peer_ip.into(), 32, peer_mac);

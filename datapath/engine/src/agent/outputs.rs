@@ -138,8 +138,8 @@ impl Agent {
 }
 
 fn lane_path(path: &ipop_link::Path) -> pipeline::Path {
-    let ipop_link::Path { channel, datagram_len, is_len_settled: is_settled, .. } = *path;
-    pipeline::Path { channel, datagram_len, is_settled }
+    let ipop_link::Path { channel, datagram_len, is_len_settled, is_lossy, .. } = *path;
+    pipeline::Path { channel, datagram_len, is_settled: is_len_settled, is_lossy }
 }
 
 fn destination(path: &ipop_link::Path) -> Destination {

@@ -19,6 +19,10 @@ impl Link {
             }
         }
         self.report_len(now);
+        let is_lossy = self.is_lossy();
+        if std::mem::replace(&mut self.reported_lossy, is_lossy) != is_lossy {
+            self.outputs.push_back(LinkOutput::PathChanged);
+        }
         let reported = (self.state(), self.path());
         if reported != self.reported {
             self.record_state(now, reported.0);
@@ -33,7 +37,7 @@ impl Link {
         if before == self.reported_len {
             return;
         }
-        self.outputs.push_back(LinkOutput::DatagramLen);
+        self.outputs.push_back(LinkOutput::PathChanged);
         if before.is_none_or(|(before, _)| before != len) {
             self.recorder.record(now, Trace::DatagramLen(len));
         }
@@ -197,6 +201,12 @@ impl Link {
     #[must_use]
     pub fn is_len_settled(&self) -> bool {
         self.path_mtu.as_ref().is_some_and(PathMtu::is_settled)
+    }
+
+    /// Whether the path in use loses much, as far as its checks tell.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.agent.is_lossy()
     }
 
     fn path(&self) -> Option<PathStatus> {

@@ -122,7 +122,7 @@ impl Node {
             LinkOutput::Probe { index, nonce, datagram_len } => {
                 self.probe(at, index, nonce, datagram_len);
             }
-            LinkOutput::DatagramLen => self.publish_path(at),
+            LinkOutput::PathChanged => self.publish_path(at),
             LinkOutput::Remove(index) => {
                 if let Some(slot) = self.slots.get_mut(at) {
                     slot.installed.retain(|installed| *installed != index);
@@ -226,14 +226,17 @@ impl Node {
             };
             let datagram_len = slot.link.datagram_len()?;
             let is_len_settled = slot.link.is_len_settled();
-            Some(Path { local, remote, channel, kind, datagram_len, is_len_settled })
+            let is_lossy = slot.link.is_lossy();
+            Some(Path { local, remote, channel, kind, datagram_len, is_len_settled, is_lossy })
         });
         let before = std::mem::replace(&mut slot.path, path);
         if before == path {
             return;
         }
-        let len = |path: Option<Path>| path.map(|path| (path.datagram_len, path.is_len_settled));
-        let others = if len(before) == len(path) { 0 } else { slot.lane_pairs.len() };
+        let of_all = |path: Option<Path>| {
+            path.map(|path| (path.datagram_len, path.is_len_settled, path.is_lossy))
+        };
+        let others = if of_all(before) == of_all(path) { 0 } else { slot.lane_pairs.len() };
         for lane in 0..=others {
             self.publish_lane_path(at, lane as u8);
         }

@@ -16,6 +16,7 @@ use ipop_wire::bundle::{RECORD_LEN, Record};
 use crate::codel::Codel;
 use crate::counters::{Counters, Drop, Total};
 use crate::links::{LinkId, LinkTable};
+use crate::repeat::Repeater;
 use crate::sink::{SEND_LEN_MAX, SendRun, Sink};
 
 /// Sends open at once; one more, and the oldest leaves early.
@@ -96,6 +97,7 @@ pub(crate) struct Out<'a, K: Sink> {
     pub links: &'a mut LinkTable,
     pub outbox: &'a mut Outbox<K::Slot>,
     pub codel: &'a mut Codel,
+    pub repeater: &'a mut Repeater,
     pub counters: &'a mut Counters,
     pub sink: &'a mut K,
 }
@@ -222,7 +224,7 @@ impl<K: Sink> Out<'_, K> {
             let mut fresh = OpenSend::new(open.link, self.sink.reserve().ok_or(Drop::OutputFull)?);
             let sealed = link.seal(Part::BUNDLE, &open.slot[open.staged()], &[], &mut fresh.slot);
             let full = std::mem::replace(open, fresh);
-            send(full, self.links, self.counters, self.sink);
+            send(full, self.links, self.repeater, self.counters, self.sink);
             sealed?
         };
         let open = &mut self.outbox.open[at];
@@ -260,7 +262,7 @@ impl<K: Sink> Out<'_, K> {
     /// Sends an open send. What is staged in it must have been sealed.
     fn close(&mut self, at: usize) {
         let open = self.outbox.open.remove(at);
-        send(open, self.links, self.counters, self.sink);
+        send(open, self.links, self.repeater, self.counters, self.sink);
     }
 
     fn count_if_dropped(&mut self, link: LinkId, result: Result<(), Drop>) -> bool {
@@ -275,15 +277,21 @@ impl<K: Sink> Out<'_, K> {
 
 fn send<K: Sink>(
     open: OpenSend<K::Slot>,
-    links: &LinkTable,
+    links: &mut LinkTable,
+    repeater: &mut Repeater,
     counters: &mut Counters,
     sink: &mut K,
 ) {
-    let OpenSend { link, slot, len, segment_size, .. } = open;
-    match links.get(link) {
+    let OpenSend { link: id, slot, len, segment_size, .. } = open;
+    match links.get_mut(id) {
         Some(link) if len > 0 => {
             counters.add(Total::SendBatches, 1);
-            sink.send(slot, SendRun { link: link.entry.index, len, segment_size });
+            let run = SendRun { link: link.entry.index, len, segment_size };
+            if let Some(path) = link.entry.path.filter(|path| path.is_lossy) {
+                let what = (id, run, path.channel);
+                repeater.keep(&mut link.allowance, what, &slot[..len]);
+            }
+            sink.send(slot, run);
         }
         _ => sink.discard(slot),
     }

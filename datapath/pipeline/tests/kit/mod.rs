@@ -156,7 +156,7 @@ pub fn source() -> Source {
 }
 
 pub fn direct(datagram_len: u16) -> Path {
-    Path { channel: None, datagram_len, is_settled: true }
+    Path { channel: None, datagram_len, is_settled: true, is_lossy: false }
 }
 
 /// Payload bytes of a super-segment that fit one datagram of the path.

@@ -10,7 +10,12 @@ use super::{Pair, source};
 /// A path, direct or through a relay, from narrow to jumbo.
 pub fn any_path() -> impl Strategy<Value = Path> {
     (option::of(0x4000..=0x4fffu16), prop_oneof![600..1500u16, Just(1472u16), 1500..9000u16])
-        .prop_map(|(channel, datagram_len)| Path { channel, datagram_len, is_settled: true })
+        .prop_map(|(channel, datagram_len)| Path {
+            channel,
+            datagram_len,
+            is_settled: true,
+            is_lossy: false,
+        })
 }
 
 /// What happens to one datagram.
