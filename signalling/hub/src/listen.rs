@@ -53,6 +53,8 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    // Its connections have it too: what is lost of a login is sent again at once, see the client.
+    let _ = socket.set_tcp_thin_linear_timeouts(true);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
