@@ -54,6 +54,8 @@ pub struct Link {
     pub rtt_us: Option<u32>,
     /// Longest datagram that the path is known to carry, bytes of UDP payload.
     pub datagram_len: Option<u16>,
+    /// Whether the path loses so much that what is sparse is sent more than once.
+    pub lossy: bool,
     /// What seals the packets.
     pub cipher: Option<&'static str>,
     /// Lanes that carry packets.
@@ -192,6 +194,7 @@ impl Link {
             remote: end(row.remote, row.remote_kind),
             rtt_us: (row.rtt_us > 0).then_some(row.rtt_us),
             datagram_len: (row.mtu > 0).then_some(row.mtu),
+            lossy: row.is_lossy,
             cipher: row.cipher.map(cipher_name),
             lanes: row.lanes,
             addresses: row.addresses.into_iter().map(|(address, _)| address).collect(),

@@ -57,7 +57,8 @@ fn write_link(out: &mut String, link: &Link, is_verbose: bool) {
     let path = link.path.as_deref().unwrap_or("no path");
     let room =
         link.datagram_len.map_or_else(String::new, |len| format!(", {len} bytes a datagram"));
-    let _ = writeln!(out, "    {} {} {path}{rtt}{room}", link.name, link.state);
+    let losses = if link.lossy { ", loses much" } else { "" };
+    let _ = writeln!(out, "    {} {} {path}{rtt}{room}{losses}", link.name, link.state);
     if let (Some(local), Some(remote)) = (&link.local, &link.remote) {
         let _ = writeln!(out, "      path      {local} to {remote}");
     }

@@ -11,7 +11,7 @@
 //! 112 local   family u8 (0 none) | 0 u8 | port u16 | scope u32 | ip[16]
 //! 136 remote  the same
 //! 160 overlay 4 x { family u8 (0 none) | prefix u8 | 0 u16 | ip[16] }
-//! 240 name length u8 | reason length u8 | 0[6]
+//! 240 name length u8 | reason length u8 | lossy u8 | 0[5]
 //! 248 name[64]
 //! 312 reason[160]
 //! 472 relay   as local: our TURN server | channel u16 | 0[6]
@@ -65,6 +65,8 @@ pub struct LinkRow {
     pub lanes: u8,
     /// Largest datagram that the path carries, bytes of UDP payload; 0 when unknown.
     pub mtu: u16,
+    /// Whether the path loses so much that what is sparse is sent more than once.
+    pub is_lossy: bool,
     /// Round-trip time, microseconds; 0 when unknown.
     pub rtt_us: u32,
     /// How often the keys were ratcheted since the handshake.
@@ -123,6 +125,7 @@ impl LinkRow {
             cipher: None,
             lanes: 0,
             mtu: 0,
+            is_lossy: false,
             rtt_us: 0,
             epoch: 0,
             established_ms: 0,
@@ -187,7 +190,8 @@ impl LinkRow {
         let (name, reason) = (cut(&self.name, NAME_LEN_MAX), cut(&self.reason, ROW_REASON_LEN_MAX));
         to.u8(name.len() as u8);
         to.u8(reason.len() as u8);
-        to.zeros(6);
+        to.bool(self.is_lossy);
+        to.zeros(5);
         to.bytes(name.as_bytes());
         to.zeros(NAME_LEN_MAX - name.len());
         to.bytes(reason.as_bytes());
@@ -224,7 +228,8 @@ impl LinkRow {
         row.remote = take_endpoint(from)?;
         row.addresses = take_networks(from)?;
         let (name_len, reason_len) = (from.u8()?, from.u8()?);
-        from.zeros(6)?;
+        row.is_lossy = from.bool()?;
+        from.zeros(5)?;
         row.name = from.padded_text(name_len.into(), NAME_LEN_MAX)?;
         row.reason = from.padded_text(reason_len.into(), ROW_REASON_LEN_MAX)?;
         let (server, channel) = (take_endpoint(from)?, from.u16()?);

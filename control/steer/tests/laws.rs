@@ -197,14 +197,14 @@ fn encoded_trace(trace: &TraceRecord) -> Vec<u8> {
 }
 
 fn row_numbers() -> impl Strategy<Value = LinkRow> {
-    (fingerprint(), any::<[u64; 8]>(), any::<(u32, u32, u8, u16)>()).prop_map(
+    (fingerprint(), any::<[u64; 8]>(), any::<(u32, u32, u8, u16, bool)>()).prop_map(
         |(
             peer,
             [session, established_ms, last_heard_ms, rest @ ..],
-            (rtt_us, epoch, lanes, mtu),
+            (rtt_us, epoch, lanes, mtu, is_lossy),
         )| {
             let [bytes_in, bytes_out, packets_in, packets_out, drops] = rest;
-            let mut row = LinkRow::new(peer, session);
+            let mut row = LinkRow { is_lossy, ..LinkRow::new(peer, session) };
             (row.rtt_us, row.epoch, row.lanes, row.mtu) = (rtt_us, epoch, lanes, mtu);
             (row.established_ms, row.last_heard_ms, row.drops) =
                 (established_ms, last_heard_ms, drops);

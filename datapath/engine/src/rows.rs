@@ -195,6 +195,7 @@ fn row(status: &LinkStatus, view: &PeerView<'_>) -> steer::LinkRow {
         row.established_ms = unix_ms_of(keys.established);
     }
     row.outcomes = status.outcomes.iter().map(outcome_out).collect();
+    row.is_lossy = status.is_lossy;
     if let Some(path) = status.path {
         row.relay = status.relay.map(|relay| (relay.server, relay.channel));
         row.choice = status.choice.map(|choice| choice_out(&choice, unix_ms_of));

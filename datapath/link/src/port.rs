@@ -267,6 +267,8 @@ pub struct LinkStatus {
     pub datagram_len: Option<u16>,
     /// Whether that is all that the path carries: no search for more is under way.
     pub is_len_settled: bool,
+    /// Whether the path loses so much that what is sparse is sent more than once.
+    pub is_lossy: bool,
     /// Our relay, if the path goes through one of ours and it is ready.
     pub relay: Option<Relay>,
     /// Why this path.

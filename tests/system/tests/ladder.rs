@@ -11,9 +11,10 @@
 //! takes is TCP's business, and printed. What takes longer than `IPOP_LADDER_SECONDS` is given up.
 //! The link's session, keys, lanes, path and the path's length have to stay as they are.
 //!
-//! Bare TCP needs luck where a quarter is lost: of four tries to send something again after a pause,
-//! and to hear that it came, almost two fail, and each doubles the pause, so that a stream may stand
-//! still for minutes. The link sends what is sparse more than once there, and has to show it.
+//! Bare TCP needs luck where a quarter is lost: of four tries to send something again after a
+//! pause, and to hear that it came, almost two fail, and each doubles the pause, so that a stream
+//! may stand still for minutes. The link sends what is sparse more than once there, and has to show
+//! it.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -182,6 +183,7 @@ fn climb(
     if rung.loss >= LOSSY {
         let repeated = [a, b].map(|node| node.counter("datagrams_repeated"));
         assert!(repeated.iter().all(|count| *count > 0), "{}: {repeated:?}", rung.name());
+        assert_eq!(a.link_to(b)["lossy"], true, "{}", rung.name());
     }
     assert_eq!(session(), before, "the link stays the same one");
     for node in [a, b] {

@@ -172,6 +172,7 @@ impl Link {
                 .or_else(|| self.agent.selected().and_then(|selected| selected.rtt)),
             datagram_len: self.datagram_len(),
             is_len_settled: self.is_len_settled(),
+            is_lossy: self.is_lossy(),
             relay: None,
             choice: self.agent.choice(),
             outcomes: self.agent.outcomes(),
