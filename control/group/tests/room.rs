@@ -54,6 +54,9 @@ struct Room {
     queue: VecDeque<(usize, Happening)>,
     /// Offers and answers between these two are lost.
     deaf: Option<(usize, usize)>,
+    /// What this one is to hear comes only when that is over.
+    slow: Option<usize>,
+    held: Vec<(usize, Happening)>,
     /// Nodes that are added know of invitations.
     invites: bool,
 }
@@ -74,6 +77,8 @@ impl Room {
             seed: 1,
             queue: VecDeque::new(),
             deaf: None,
+            slow: None,
+            held: Vec::new(),
             invites: true,
         }
     }
@@ -164,6 +169,10 @@ impl Room {
             }
             if let Some((index, happening)) = self.queue.pop_front() {
                 moved = true;
+                if self.slow == Some(index) {
+                    self.held.push((index, happening));
+                    continue;
+                }
                 let bytes = self.random(self.nodes[index].policy.random_len_wanted());
                 self.nodes[index].policy.refill(&bytes);
                 let input = Input::Happening(happening);

@@ -10,21 +10,25 @@
 //!   the room tells a newcomer who is there before it lets it in.
 //! - What a newcomer learns of itself later it announces; what the others have learned since they
 //!   announced they tell it at once, and everybody trickles what comes then.
-//! - An invitation is good for one session with each member. Where that one does not lead to a
-//!   path within [`OFFER_PATIENCE`], because the other end has not begun perhaps, and after each
-//!   failure, sessions are offered as usual.
+//! - An invitation is good for one session with each member. After it has failed, sessions are
+//!   offered as usual.
+//! - Where it does not lead to a path within [`OFFER_PATIENCE`], because the other end has not
+//!   begun perhaps, it is offered too, as it is: an offer is answered, and repeated. The end that
+//!   does not offer waits longer, and then offers another.
 //! - A newcomer that was linked with the member in an earlier run offers at once: the other end may
 //!   still think that it is linked, and would not begin.
 
 use std::time::Instant;
 
-use ipop_signal::{Action, Candidate, Fingerprint, IceCredentials, Invitation, SessionId};
+use ipop_signal::{
+    Action, Candidate, Fingerprint, IceCredentials, Invitation, PeerAddress, SessionId,
+};
 use ipop_steer::LinkState;
 
 use super::GroupVpn;
-use super::sessions::Role;
+use super::sessions::{Description, Role};
 use crate::convert::candidate_to_signal;
-use crate::peer::{OFFER_PATIENCE, Session, Way};
+use crate::peer::{ANSWER_PATIENCE, OFFER_PATIENCE, Session, Way};
 
 /// What a session is made of.
 struct Terms {
@@ -53,8 +57,17 @@ impl GroupVpn {
 
     /// Begins a session with a member by what both have announced; whether there is one.
     pub(super) fn accept_invitation(&mut self, now: Instant, fingerprint: Fingerprint) -> bool {
+        let Some(peer) = self.peers.get(&fingerprint) else { return false };
+        let theirs = peer.invitation.as_ref().map(|theirs| &theirs.credentials.ufrag);
+        if peer.accepted.as_ref() == theirs {
+            return false;
+        }
+        let Some(terms) = self.terms(&fingerprint) else { return false };
+        self.begin_announced(now, fingerprint, terms)
+    }
+
+    fn begin_announced(&mut self, now: Instant, fingerprint: Fingerprint, terms: Terms) -> bool {
         let regular = self.offers_to(&fingerprint);
-        let Some(terms) = self.terms(&fingerprint, regular) else { return false };
         let Some(number) = self.random.number() else { return false };
         let knows_first = self.own_address.is_some();
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return false };
@@ -88,6 +101,62 @@ impl GroupVpn {
         true
     }
 
+    /// Offers a session that was begun by what both ends announced, as it is; whether there is one
+    /// that is ours to offer.
+    pub(super) fn offer_announced(&mut self, now: Instant, to: Fingerprint) -> bool {
+        let Some(own) = self.own.as_ref().map(|own| own.fingerprint) else { return false };
+        let regular = self.offers_to(&to);
+        let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.is_trying()) else {
+            return false;
+        };
+        let of_ours = |session: &&mut Session| session.way == Way::Announced && regular;
+        let Some(session) = peer.session.as_mut().filter(of_ours) else { return false };
+        (session.way, session.answered) = (Way::Room, false);
+        peer.next_offer = Some(now + ANSWER_PATIENCE);
+        let action = Action::Offer {
+            to: session.address.clone(),
+            session: session.id.clone(),
+            credentials: session.local.clone(),
+            fingerprint: own,
+            candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+        };
+        self.action(action);
+        true
+    }
+
+    /// Answers the offer of a session that was announced, begun here or not; whether it is one.
+    pub(super) fn answer_announced(
+        &mut self,
+        now: Instant,
+        (from, id): (&PeerAddress, &SessionId),
+        (credentials, fingerprint, candidates): &Description,
+    ) -> bool {
+        let Some(own) = self.own.as_ref().map(|own| own.fingerprint) else { return false };
+        let Some(terms) = self.terms(fingerprint) else { return false };
+        if (&terms.id, &terms.remote) != (id, credentials) {
+            return false;
+        }
+        let local = terms.local.clone();
+        let Some(peer) = self.peers.get_mut(fingerprint) else { return false };
+        if peer.session_called(id).is_none() && !self.begin_announced(now, *fingerprint, terms) {
+            return false;
+        }
+        let Some(peer) = self.peers.get_mut(fingerprint) else { return false };
+        peer.next_offer = None;
+        let Some(number) = peer.session_called(id).map(|session| session.number) else {
+            return false;
+        };
+        self.add_candidates(fingerprint, number, candidates.iter().cloned());
+        self.action(Action::Answer {
+            to: from.clone(),
+            session: id.clone(),
+            credentials: local,
+            fingerprint: own,
+            candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+        });
+        true
+    }
+
     /// A member has announced more than before: its session takes what is new.
     pub(super) fn hear_invitation(&mut self, fingerprint: &Fingerprint, before: &[Candidate]) {
         let Some(peer) = self.peers.get(fingerprint) else { return };
@@ -106,13 +175,11 @@ impl GroupVpn {
         self.candidates.iter().filter(|candidate| !self.announced.contains(candidate))
     }
 
-    /// None where one of the two has announced nothing, or what it has has served.
-    fn terms(&self, fingerprint: &Fingerprint, regular: bool) -> Option<Terms> {
+    /// None where one of the two has announced nothing.
+    fn terms(&self, fingerprint: &Fingerprint) -> Option<Terms> {
         let (ours, peer) = (self.invitation()?, self.peers.get(fingerprint)?);
         let theirs = peer.invitation.as_ref()?;
-        if peer.accepted.as_ref() == Some(&theirs.credentials.ufrag) {
-            return None;
-        }
+        let regular = self.offers_to(fingerprint);
         let [first, second] = if regular { [&ours, theirs] } else { [theirs, &ours] };
         let id = first.credentials.ufrag.clone() + &second.credentials.ufrag;
         Some(Terms {

@@ -27,7 +27,7 @@ impl GroupVpn {
             }
             Happening::MemberLeft(address) => self.on_member_left(now, &address),
             Happening::Offered { from, session, credentials, fingerprint, candidates } => {
-                self.on_offered(from, session, (credentials, fingerprint, candidates));
+                self.on_offered(now, from, session, (credentials, fingerprint, candidates));
             }
             Happening::Answered { from, session, credentials, fingerprint, candidates } => {
                 self.on_answered(now, &from, &session, (credentials, fingerprint, candidates));

@@ -13,7 +13,7 @@ use crate::convert::{candidate_to_signal, candidate_to_steer, credentials_to_ste
 use crate::peer::{ANSWER_PATIENCE, Session, Way};
 
 /// What an offer or an answer says about the other end.
-type Description = (IceCredentials, Fingerprint, Vec<Candidate>);
+pub(super) type Description = (IceCredentials, Fingerprint, Vec<Candidate>);
 
 /// What an end does, of [`Command::OpenLink`].
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +33,15 @@ impl GroupVpn {
     pub(super) fn offer(&mut self, now: Instant, fingerprint: Fingerprint) {
         let Some(own) = &self.own else { return };
         let own = own.fingerprint;
-        let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
+        let Some(peer) = self.peers.get(&fingerprint) else { return };
         let Some(member) = peer.member.clone().filter(|_| peer.present) else { return };
         let unanswered = peer.session.as_ref().is_some_and(|s| s.offered_by_us && !s.answered);
-        if peer.is_busy() && !unanswered {
+        if (peer.is_busy() && !unanswered) || self.offer_announced(now, fingerprint) {
             return;
         }
-        let Some((id, number, credentials)) = self.random.session() else {
+        let drawn = self.random.session();
+        let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
+        let Some((id, number, credentials)) = drawn else {
             peer.next_offer = Some(now + std::time::Duration::from_millis(10));
             return;
         };
@@ -69,16 +71,22 @@ impl GroupVpn {
 
     pub(super) fn on_offered(
         &mut self,
+        now: Instant,
         from: PeerAddress,
         id: SessionId,
-        (credentials, fingerprint, candidates): Description,
+        description: Description,
     ) {
+        let fingerprint = description.1;
         let Some(own) = self.own.as_ref().map(|own| own.fingerprint) else { return };
         // Only a member may ask, and only in its own name.
         if self.members.get(&from) != Some(&fingerprint) {
             self.action(Action::Bye { to: from, session: id, reason: ByeReason::SecurityError });
             return;
         }
+        if self.answer_announced(now, (&from, &id), &description) {
+            return;
+        }
+        let (credentials, _, candidates) = description;
         let regular = self.offers_to(&fingerprint);
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
         let crossed = peer.session.as_ref().is_some_and(|s| s.offered_by_us && !s.answered);
@@ -136,6 +144,11 @@ impl GroupVpn {
             return;
         }
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return };
+        let expected = peer.session.as_ref().and_then(|session| session.remote.as_ref());
+        if expected.is_some_and(|expected| *expected != credentials) {
+            self.give_up(now, fingerprint, "the answer came with other credentials than announced");
+            return;
+        }
         peer.next_offer = None;
         if let Some(session) = &mut peer.session {
             session.answered = true;

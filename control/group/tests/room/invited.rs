@@ -134,3 +134,22 @@ fn an_invitation_is_good_for_one_session() {
     assert_ne!(room.link(a, b).local, first);
     assert_eq!(room.offers(), 1);
 }
+
+#[test]
+fn a_session_waits_for_an_end_that_hears_late() {
+    for (first, second) in [(9, 3), (3, 9)] {
+        let mut room = Room::new();
+        let a = room.add(first, plan(None));
+        room.slow = Some(1);
+        let b = room.add(second, plan(None));
+        let session = room.link(a, b).session;
+        room.advance(Duration::from_secs(6));
+        assert!(!room.all_linked());
+        room.slow = None;
+        let held = std::mem::take(&mut room.held);
+        room.queue.extend(held);
+        room.settle();
+        assert!(room.all_linked());
+        assert_eq!(room.link(a, b).session, session, "nothing is begun anew");
+    }
+}

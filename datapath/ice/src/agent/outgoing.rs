@@ -16,6 +16,8 @@ use crate::trace::{CheckFailure, Trace};
 
 /// Mean pause between consent checks; each is spread over 0.8 to 1.2 of it (RFC 7675 section 5.1).
 const CONSENT_PAUSE: Duration = Duration::from_secs(4);
+/// The same where some were lost lately: how many a path loses is to be known soon.
+const DOUBTED_PAUSE: Duration = Duration::from_secs(1);
 /// Mean pause between checks of valid pairs that are not in use (RFC 8445 section 11).
 const WARM_PAUSE: Duration = Duration::from_secs(12);
 /// An unanswered check of a valid pair counts as missed after this.
@@ -262,8 +264,11 @@ impl Agent {
         if self.pairs[index].check.is_some() {
             return;
         }
-        let is_selected = self.selected == Some(self.key(index));
-        let mean = if is_selected { CONSENT_PAUSE } else { WARM_PAUSE };
+        let mean = match self.selected == Some(self.key(index)) {
+            true if self.pairs[index].losses.are_known() => DOUBTED_PAUSE,
+            true => CONSENT_PAUSE,
+            false => WARM_PAUSE,
+        };
         let spread = 0.8 + 0.4 * (self.random.number() >> 11) as f64 / (1u64 << 53) as f64;
         self.pairs[index].refresh_at = Some(now + mean.mul_f64(spread));
     }
