@@ -6,8 +6,9 @@
 //! of the other. That saves the round trip of offer and answer, and a group of many members that
 //! start at the same time all of their offers and answers.
 //!
-//! - Whoever was in the room first hears of the other first, and knocks ([`Command::OpenLink`]):
-//!   the room tells a newcomer who is there before it lets it in.
+//! - Whoever was in the room first hears of the other first, and knocks
+//!   ([`OpenLink`](ipop_steer::Command::OpenLink)): the room tells a newcomer who is there before
+//!   it lets it in.
 //! - What a newcomer learns of itself later it announces; what the others have learned since they
 //!   announced they tell it at once, and everybody trickles what comes then.
 //! - An invitation is good for one session with each member. After it has failed, sessions are
