@@ -268,7 +268,7 @@ impl Controller {
                 self.status.show();
                 self.datapath.errors.observe(unix_ms(), &format!("signalling is away: {reason}"));
             }
-            Happening::Reached(server) => {
+            Happening::Reached { server, .. } => {
                 let input = servers::Input::Reached(*server);
                 self.servers.handle_input(Instant::now(), input);
             }

@@ -9,7 +9,7 @@ mod sessions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipop_signal::{
     Action, Announcement, Fingerprint, Happening, IceCredentials, OverlayAddress, PeerAddress,
@@ -131,6 +131,8 @@ struct Own {
 pub struct GroupVpn {
     config: GroupConfig,
     own: Option<Own>,
+    /// How long a round trip to the signalling network's server takes.
+    server_rtt: Duration,
     /// Where this node is in the room, while it is.
     own_address: Option<PeerAddress>,
     candidates: Vec<Candidate>,
@@ -156,6 +158,7 @@ impl GroupVpn {
         let mut policy = Self {
             config,
             own: None,
+            server_rtt: Duration::ZERO,
             own_address: None,
             candidates: Vec::new(),
             announced: Vec::new(),

@@ -20,7 +20,7 @@ mod invited;
 struct Link {
     session: u64,
     controlling: bool,
-    knocks: bool,
+    head_start_ms: u16,
     local: IceCredentials,
     remote: Option<IceCredentials>,
     state: LinkState,
@@ -54,6 +54,8 @@ struct Room {
     queue: VecDeque<(usize, Happening)>,
     /// Offers and answers between these two are lost.
     deaf: Option<(usize, usize)>,
+    /// A round trip to the server, of nodes that are added.
+    newcomers_rtt: Duration,
     /// What this one is to hear comes only when that is over.
     slow: Option<usize>,
     held: Vec<(usize, Happening)>,
@@ -77,6 +79,7 @@ impl Room {
             seed: 1,
             queue: VecDeque::new(),
             deaf: None,
+            newcomers_rtt: Duration::ZERO,
             slow: None,
             held: Vec::new(),
             invites: true,
@@ -117,6 +120,9 @@ impl Room {
             invites: self.invites,
         });
         let index = self.nodes.len() - 1;
+        let (server, rtt) = (IpAddr::from([192, 0, 2, 9]), self.newcomers_rtt);
+        let reached = Input::Happening(Happening::Reached { server, rtt });
+        self.nodes[index].policy.handle_input(self.now, reached);
         let fingerprint = self.nodes[index].fingerprint;
         self.event(index, Event::Ready { fingerprint, mac: [2; 6], interface: "t".into() });
         self.settle();
@@ -211,9 +217,12 @@ impl Room {
     fn obey_command(&mut self, index: usize, command: Command) {
         let node = &mut self.nodes[index];
         match command {
-            Command::OpenLink { peer, controlling, knocks, session, local, remote, .. } => {
+            Command::OpenLink {
+                peer, controlling, head_start_ms, session, local, remote, ..
+            } => {
                 let (state, candidates) = (LinkState::Checking, vec![]);
-                let link = Link { session, controlling, knocks, local, remote, state, candidates };
+                let link =
+                    Link { session, controlling, head_start_ms, local, remote, state, candidates };
                 node.links.insert(peer, link);
                 node.opened += 1;
             }

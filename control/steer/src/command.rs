@@ -52,9 +52,9 @@ pub enum Command {
         name: String,
         /// Whether this end nominates (ICE) and is the TLS client.
         controlling: bool,
-        /// Whether this end is the first to know the other's addresses, and so opens its own side
-        /// alone until the other has checked. One end does.
-        knocks: bool,
+        /// How long this end opens its own side alone, so that the other's router has not heard of
+        /// it before the other has opened that, unless the other has checked: milliseconds.
+        head_start_ms: u16,
         /// Tells this attempt from earlier ones with the same peer.
         session: u64,
         /// What this end proves itself with.
@@ -193,12 +193,12 @@ impl Command {
                 to.list("turn", turn, TURN_SERVERS_MAX, |to, server| server.put(to));
                 to.text("ca_file", ca_file, CA_FILE_LEN_MAX);
             }
-            Self::OpenLink { peer, name, controlling, knocks, session, local, remote } => {
+            Self::OpenLink { peer, name, controlling, head_start_ms, session, local, remote } => {
                 to.u8(3);
                 peer.put(to);
                 to.text("name", name, NAME_LEN_MAX);
                 to.bool(*controlling);
-                to.bool(*knocks);
+                to.u16(*head_start_ms);
                 to.u64(*session);
                 local.put(to);
                 to.option(remote.as_ref(), |to, remote| remote.put(to));
@@ -249,7 +249,7 @@ impl Command {
                 peer: Fingerprint::take(from)?,
                 name: from.text(NAME_LEN_MAX)?,
                 controlling: from.bool()?,
-                knocks: from.bool()?,
+                head_start_ms: from.u16()?,
                 session: from.u64()?,
                 local: IceCredentials::take(from)?,
                 remote: from.option(IceCredentials::take)?,

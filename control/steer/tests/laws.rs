@@ -96,12 +96,22 @@ fn command() -> impl Strategy<Value = Command> {
                 ca_file
             }),
         (
-            (peer(), text(NAME_LEN_MAX), any::<bool>(), any::<bool>()),
+            (peer(), text(NAME_LEN_MAX), any::<bool>(), any::<u16>()),
             (any::<u64>(), credentials(), option::of(credentials())),
         )
-            .prop_map(|((peer, name, controlling, knocks), (session, local, remote))| {
-                Command::OpenLink { peer, name, controlling, knocks, session, local, remote }
-            }),
+            .prop_map(
+                |((peer, name, controlling, head_start_ms), (session, local, remote))| {
+                    Command::OpenLink {
+                        peer,
+                        name,
+                        controlling,
+                        head_start_ms,
+                        session,
+                        local,
+                        remote,
+                    }
+                }
+            ),
         (peer(), any::<u64>(), credentials()).prop_map(|(peer, session, credentials)| {
             Command::SetRemote { peer, session, credentials }
         }),
@@ -399,7 +409,7 @@ fn what_is_too_long_is_refused_and_leaves_nothing() {
             peer: Fingerprint([1; 32]),
             name: "n".repeat(NAME_LEN_MAX + 1),
             controlling: true,
-            knocks: false,
+            head_start_ms: 0,
             session: 1,
             local: IceCredentials { ufrag: "u".into(), pwd: "p".into() },
             remote: None,

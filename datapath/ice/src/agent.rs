@@ -28,6 +28,8 @@ pub const REMOTE_CANDIDATES_MAX: usize = 64;
 /// Checks of the peer that came before its credentials, kept at most.
 const EARLY_MAX: usize = 16;
 
+/// Of the end that answers, and of relays: by then the other end knows as much.
+const HEAD_START: Duration = Duration::from_millis(1000);
 /// Tie-breakers of the peer that are remembered.
 const TIE_BREAKERS_MAX: usize = 8;
 
@@ -38,16 +40,14 @@ pub struct AgentConfig {
     pub local: Credentials,
     /// Whether this end nominates. Role conflicts are settled by the tie-breaker.
     pub controlling: bool,
-    /// Whether this end knew the other first, and so opens its own side alone until the other has
-    /// checked, see [`Output::Knock`]. One end does; usually the controlled one, which answers.
-    pub knocks: bool,
     /// A random number.
     pub tie_breaker: u64,
     /// 32 random bytes, used for nothing else.
     pub seed: [u8; 32],
     /// Pause between new checks (Ta).
     pub pace: Duration,
-    /// How long an end waits for a check of the peer when it has knocked, see [`Output::Knock`].
+    /// How long this end waits for a check of the peer when it has knocked, see
+    /// [`Output::Knock`]; zero: it does not. Whoever knows the other first does.
     pub head_start: Duration,
     /// How long a direct pair may take to become valid before a relayed one is used.
     pub relay_patience: Duration,
@@ -67,11 +67,10 @@ impl AgentConfig {
         Self {
             local,
             controlling,
-            knocks: !controlling,
             tie_breaker,
             seed,
             pace: Duration::from_millis(10),
-            head_start: Duration::from_millis(1000),
+            head_start: if controlling { Duration::ZERO } else { HEAD_START },
             relay_patience: Duration::from_millis(300),
             connect_patience: Duration::from_secs(20),
             hopeless_patience: Duration::from_secs(8),

@@ -55,6 +55,23 @@ fn who_knows_the_other_first_knocks_and_spoils_no_router() {
 }
 
 #[test]
+fn a_newcomer_gives_the_other_a_moment_and_spoils_no_router() {
+    for (a, b) in REJECTING {
+        for later in [0, 10, 30, 60] {
+            for (relays, controls) in [(false, false), (false, true), (true, false), (true, true)] {
+                for seed in 0..5 {
+                    let later = Duration::from_millis(later);
+                    let mut world = World::met([a, b], relays, seed, later, controls);
+                    world.run(Duration::from_millis(200));
+                    let is_well = world.is_direct() && world.is_settled();
+                    assert!(is_well, "{a:?} {b:?} {later:?} {relays} {controls} {seed}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn rejecting_routers_are_punched_together() {
     for (a, b) in REJECTING {
         // If not at once, then when the routers have forgotten.

@@ -85,8 +85,8 @@ pub struct LinkConfig {
     pub session: u64,
     /// Whether this end controls ICE; it is the TLS client then. Exactly one end does.
     pub controlling: bool,
-    /// Whether this end knew the other first, see [`ipop_ice::AgentConfig::knocks`].
-    pub knocks: bool,
+    /// See [`ipop_ice::AgentConfig::head_start`].
+    pub head_start: Duration,
     /// Our ICE credentials.
     pub local: Credentials,
     /// Who we are.
@@ -255,7 +255,7 @@ impl Link {
     pub fn new(config: LinkConfig, now: Instant) -> Self {
         let mut random = Random::new(config.seed);
         let agent = AgentConfig {
-            knocks: config.knocks,
+            head_start: config.head_start,
             ..AgentConfig::new(
                 config.local.clone(),
                 config.controlling,

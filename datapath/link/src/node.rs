@@ -63,8 +63,8 @@ pub struct OpenLink {
     pub session: u64,
     /// Whether this end controls ICE and is the TLS client. Exactly one end is.
     pub controlling: bool,
-    /// Whether this end knew the other first, see [`ipop_ice::AgentConfig::knocks`].
-    pub knocks: bool,
+    /// See [`ipop_ice::AgentConfig::head_start`].
+    pub head_start: Duration,
     /// Our ICE credentials of the session.
     pub local: Credentials,
     /// The peer's, if known.
@@ -417,7 +417,7 @@ impl Node {
             peer: wish.peer,
             session: wish.session,
             controlling: wish.controlling,
-            knocks: wish.knocks,
+            head_start: wish.head_start,
             local: wish.local.clone(),
             identity: self.config.identity.clone(),
             ciphers: self.config.ciphers.clone(),

@@ -1,6 +1,7 @@
 //! What a controller hears from the signalling network.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::{
     ByeReason, Candidate, Fingerprint, IceCredentials, IceServers, Member, PeerAddress, SessionId,
@@ -26,8 +27,13 @@ pub enum FatalCause {
 /// Network to controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
-    /// The network has a server here, which answers; what else is on that machine is not known yet.
-    Reached(IpAddr),
+    /// The network has a server here, which answers.
+    Reached {
+        /// Its machine; what else is there is not known yet.
+        server: IpAddr,
+        /// How long a round trip to it takes.
+        rtt: Duration,
+    },
     /// In the group; every member that was there already has been reported before this.
     Online {
         /// Our own address, as others see it.

@@ -216,9 +216,9 @@ impl Task<'_> {
         let connect = timeout(LOGIN_TIMEOUT, login::connect(config, &account, &mut reached));
         let connected = self.meanwhile(connect).await;
         self.reached = reached;
-        let stream = connected?.map_err(late)??;
+        let (stream, rtt) = connected?.map_err(late)??;
         if let Some(server) = reached {
-            let happening = Happening::Reached(server.ip().to_canonical());
+            let happening = Happening::Reached { server: server.ip().to_canonical(), rtt };
             self.happenings.send(happening).await.map_err(|_| End::Stopped)?;
         }
         // A login that fails may have failed by what was expected.

@@ -30,20 +30,29 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
 const LOOKUP_GRACE: Duration = Duration::from_secs(1);
 const ADDRESSES_MAX: usize = 16;
 
+/// A connection to a server.
+pub(crate) struct Dialled {
+    pub(crate) stream: TcpStream,
+    /// How it is to be encrypted.
+    pub(crate) security: Security,
+    /// How long it took.
+    pub(crate) rtt: Duration,
+}
+
 /// Opens a connection to the server of a domain. `reached`: the address that the last connection
 /// led to, if that was of no use; then the one that this one leads to.
 pub(crate) async fn dial(
     config: &Config,
     domain: &str,
     reached: &mut Option<SocketAddr>,
-) -> Result<(TcpStream, Security), Failure> {
+) -> Result<Dialled, Failure> {
     let last = *reached;
     let connected = match config.servers.as_slice() {
         [] => reach(targets_of(domain).await?, last).await,
         [server] => reach(vec![server.clone()], last).await,
         servers => reach_any(servers, last).await,
     }?;
-    *reached = connected.0.peer_addr().ok();
+    *reached = connected.stream.peer_addr().ok();
     Ok(connected)
 }
 
@@ -51,7 +60,7 @@ pub(crate) async fn dial(
 async fn reach_any(
     servers: &[ServerAddress],
     last: Option<SocketAddr>,
-) -> Result<(TcpStream, Security), Failure> {
+) -> Result<Dialled, Failure> {
     let mut attempts: JoinSet<_> =
         servers.iter().map(|server| reach(vec![server.clone()], last)).collect();
     let mut failed = Failure::retry("no server is configured");
@@ -66,10 +75,7 @@ async fn reach_any(
 }
 
 /// Looks the targets up and connects to the first that answers.
-async fn reach(
-    targets: Vec<ServerAddress>,
-    last: Option<SocketAddr>,
-) -> Result<(TcpStream, Security), Failure> {
+async fn reach(targets: Vec<ServerAddress>, last: Option<SocketAddr>) -> Result<Dialled, Failure> {
     let (mut addresses, faults) = look_up(targets).await;
     if addresses.is_empty() {
         return Err(Failure::retry(faults.join("; ")));
@@ -120,7 +126,7 @@ async fn until(at: Option<Instant>) {
 async fn connect_first(
     addresses: Vec<(SocketAddr, Security)>,
     last: Option<SocketAddr>,
-) -> Result<(TcpStream, Security), Failure> {
+) -> Result<Dialled, Failure> {
     // Others may be tried beside these.
     if addresses.first().is_some_and(|(address, _)| Some(*address) == last) {
         sleep(ATTEMPT_DELAY).await;
@@ -132,8 +138,9 @@ async fn connect_first(
     loop {
         if let Some((address, security)) = next.take() {
             attempts.spawn(async move {
+                let start = Instant::now();
                 match connect(address).await {
-                    Ok(stream) => Ok((stream, security)),
+                    Ok(stream) => Ok(Dialled { stream, security, rtt: start.elapsed() }),
                     Err(error) => Err(format!("{address}: {error}")),
                 }
             });
@@ -261,7 +268,7 @@ mod tests {
         let mut last = None;
         for expected in [&first, &second, &first] {
             let expected = expected.local_addr().unwrap();
-            let (stream, _) = reach(targets.clone(), last).await.unwrap();
+            let Dialled { stream, .. } = reach(targets.clone(), last).await.unwrap();
             assert_eq!(stream.peer_addr().unwrap(), expected, "after {last:?}");
             last = Some(expected);
             let mut config = Config::new("a@b", "c", "d@e");

@@ -17,7 +17,7 @@
 //! are still checked when they arrive.
 
 use crate::config::{Config, Security};
-use crate::dial::dial;
+use crate::dial::{Dialled, dial};
 use crate::failure::Failure;
 use crate::mechanism::{self, Exchange, Login};
 use crate::offer::Offer;
@@ -31,6 +31,7 @@ use ipop_signal::FatalCause;
 use minidom::Element;
 use minidom::rxml::{Namespace, xml_ncname};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio_rustls::client::TlsStream;
 
 /// The stream that stanzas travel on.
@@ -38,13 +39,14 @@ pub(crate) type Stream = XmlStream<TlsStream<Prompt>>;
 
 const BIND_ID: &str = "bind";
 
-/// Connects and encrypts. `reached`: as [`dial`] has it.
+/// Connects and encrypts; how long a round trip to the server takes. `reached`: as [`dial`] has it.
 pub(crate) async fn connect(
     config: &Config,
     account: &Account,
     reached: &mut Option<SocketAddr>,
-) -> Result<Stream, Failure> {
-    let (tcp, security) = dial(config, &account.ascii_domain, reached).await?;
+) -> Result<(Stream, Duration), Failure> {
+    let Dialled { stream: tcp, security, rtt } =
+        dial(config, &account.ascii_domain, reached).await?;
     let connector = tls::connector(&config.trust, security == Security::DirectTls)?;
     let tcp = Prompt::new(tcp);
     let tcp = match security {
@@ -52,7 +54,7 @@ pub(crate) async fn connect(
         Security::StartTls => upgrade(tcp, &account.domain).await?,
     };
     let tls = tls::secure(&connector, &account.ascii_domain, tcp).await?;
-    Ok(XmlStream::new(tls))
+    Ok((XmlStream::new(tls), rtt))
 }
 
 /// Logs in. What follows on the stream is [`Entry::queue_binding`], anything that may travel along,

@@ -33,7 +33,7 @@ fn open(one: &mut Datapath, other: &Datapath, peer: Fingerprint, is_first: bool)
         peer,
         name: "peer".to_owned(),
         controlling: is_first,
-        knocks: !is_first,
+        head_start_ms: if is_first { 0 } else { 1000 },
         session: SESSION,
         local: credentials(local),
         remote: Some(credentials(remote)),

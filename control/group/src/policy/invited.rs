@@ -8,7 +8,8 @@
 //!
 //! - Whoever was in the room first hears of the other first, and knocks
 //!   ([`OpenLink`](ipop_steer::Command::OpenLink)): the room tells a newcomer who is there before
-//!   it lets it in.
+//!   it lets it in. What the server says to the first may be held up meanwhile (Nagle's algorithm),
+//!   so the newcomer gives it a moment.
 //! - What a newcomer learns of itself later it announces; what the others have learned since they
 //!   announced they tell it at once, and everybody trickles what comes then.
 //! - An invitation is good for one session with each member. After it has failed, sessions are
@@ -19,7 +20,7 @@
 //! - A newcomer that was linked with the member in an earlier run offers at once: the other end may
 //!   still think that it is linked, and would not begin.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipop_signal::{
     Action, Candidate, Fingerprint, IceCredentials, Invitation, PeerAddress, SessionId,
@@ -27,9 +28,14 @@ use ipop_signal::{
 use ipop_steer::LinkState;
 
 use super::GroupVpn;
-use super::sessions::{Description, Role};
+use super::sessions::{Description, HEAD_START_MS, Role};
 use crate::convert::candidate_to_signal;
 use crate::peer::{ANSWER_PATIENCE, OFFER_PATIENCE, Session, Way};
+
+/// What a newcomer gives the other on top of half a round trip to the server: what is held up waits
+/// for a whole one at most, and what the newcomer sends then takes another half, more or less.
+const NEWCOMERS_MARGIN: Duration = Duration::from_millis(20);
+const NEWCOMERS_HEAD_START_MAX: Duration = Duration::from_millis(200);
 
 /// What a session is made of.
 struct Terms {
@@ -91,7 +97,8 @@ impl GroupVpn {
             candidates: Vec::new(),
         });
         let ends = (&terms.local, Some(&terms.remote));
-        self.open(fingerprint, number, Role { controls: regular, knocks: knows_first }, ends);
+        let head_start_ms = self.head_start_ms(knows_first);
+        self.open(fingerprint, number, Role { controls: regular, head_start_ms }, ends);
         self.add_candidates(&fingerprint, number, terms.candidates.into_iter().chain(early));
         let candidates: Vec<_> = self.unannounced().map(candidate_to_signal).collect();
         if knows_first && !candidates.is_empty() {
@@ -100,6 +107,14 @@ impl GroupVpn {
         }
         self.settle_addresses();
         true
+    }
+
+    fn head_start_ms(&self, knows_first: bool) -> u16 {
+        if knows_first {
+            return HEAD_START_MS;
+        }
+        let time = (self.server_rtt / 2 + NEWCOMERS_MARGIN).min(NEWCOMERS_HEAD_START_MAX);
+        time.as_millis() as u16
     }
 
     /// Offers a session that was begun by what both ends announced, as it is; whether there is one

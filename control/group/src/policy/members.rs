@@ -41,8 +41,9 @@ impl GroupVpn {
             Happening::DeliveryFailed { to, session, .. } => {
                 self.on_delivery_failed(now, &to, &session);
             }
+            Happening::Reached { rtt, .. } => self.server_rtt = rtt,
             // The controller resolves the names and says `Input::Servers`; it ends on `Fatal`.
-            Happening::Reached(_) | Happening::IceServers(_) | Happening::Fatal { .. } => {}
+            Happening::IceServers(_) | Happening::Fatal { .. } => {}
         }
     }
 

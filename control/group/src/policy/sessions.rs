@@ -15,17 +15,20 @@ use crate::peer::{ANSWER_PATIENCE, Session, Way};
 /// What an offer or an answer says about the other end.
 pub(super) type Description = (IceCredentials, Fingerprint, Vec<Candidate>);
 
+/// How long an end that knows the other first waits for it.
+pub(super) const HEAD_START_MS: u16 = 1000;
+
 /// What an end does, of [`Command::OpenLink`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Role {
     pub(super) controls: bool,
-    pub(super) knocks: bool,
+    pub(super) head_start_ms: u16,
 }
 
 impl Role {
-    /// The answerer knows the other end first.
-    pub(super) const OFFERER: Self = Self { controls: true, knocks: false };
-    pub(super) const ANSWERER: Self = Self { controls: false, knocks: true };
+    /// The answerer knows the other end first; the offerer hears of that in its answer.
+    pub(super) const OFFERER: Self = Self { controls: true, head_start_ms: 0 };
+    pub(super) const ANSWERER: Self = Self { controls: false, head_start_ms: HEAD_START_MS };
 }
 
 impl GroupVpn {
@@ -252,7 +255,7 @@ impl GroupVpn {
             peer: to_steer(&fingerprint),
             name,
             controlling: role.controls,
-            knocks: role.knocks,
+            head_start_ms: role.head_start_ms,
             session,
             local: credentials_to_steer(local),
             remote: remote.map(credentials_to_steer),

@@ -57,7 +57,7 @@ fn all_members_are_linked_without_an_offer() {
         for other in 0..newcomer {
             let (ours, theirs) = (room.link(newcomer, other), room.link(other, newcomer));
             assert_ne!(ours.controlling, theirs.controlling);
-            assert_eq!((ours.knocks, theirs.knocks), (false, true));
+            assert_eq!((ours.head_start_ms, theirs.head_start_ms), (20, 1000));
             fragments.extend([ours.local.ufrag.clone(), theirs.local.ufrag.clone()]);
         }
     }
@@ -151,5 +151,17 @@ fn a_session_waits_for_an_end_that_hears_late() {
         room.settle();
         assert!(room.all_linked());
         assert_eq!(room.link(a, b).session, session, "nothing is begun anew");
+    }
+}
+
+#[test]
+fn a_newcomer_waits_as_long_as_the_servers_word_may_be_held_up() {
+    for (rtt_ms, head_start_ms) in [(0, 20), (60, 50), (1000, 200)] {
+        let mut room = Room::new();
+        let a = room.add(9, plan(None));
+        room.newcomers_rtt = Duration::from_millis(rtt_ms);
+        let b = room.add(3, plan(None));
+        assert_eq!(room.link(b, a).head_start_ms, head_start_ms);
+        assert_eq!(room.link(a, b).head_start_ms, 1000);
     }
 }

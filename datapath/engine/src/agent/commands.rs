@@ -1,7 +1,7 @@
 //! What the controller wants, one method for each command.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipop_crypto::Fingerprint;
 use ipop_link::OpenLink;
@@ -22,12 +22,20 @@ impl Agent {
                 self.on_servers(now, &stun, turn, &ca_file);
                 Ok(())
             }
-            Command::OpenLink { peer, name, controlling, knocks, session, local, remote } => {
+            Command::OpenLink {
+                peer,
+                name,
+                controlling,
+                head_start_ms,
+                session,
+                local,
+                remote,
+            } => {
                 let wish = OpenLink {
                     peer: id(peer),
                     session,
                     controlling,
-                    knocks,
+                    head_start: Duration::from_millis(head_start_ms.into()),
                     local: credentials(local),
                     remote: remote.map(credentials),
                 };

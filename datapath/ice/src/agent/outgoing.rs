@@ -135,11 +135,11 @@ impl Agent {
             return self.give_up(now, index, RETRY_PAUSE, CheckFailure::Unsendable);
         };
         self.trace_sent(now, index, nominates);
-        let knocks = self.knocks(index);
+        let (knocks, head_start) = (self.knocks(index), self.head_start(index));
         let pair = &mut self.pairs[index];
         if let Some(check) = &mut pair.check {
             check.sent(Sending { transaction, at: now, controlling, nominates });
-            check.held_until = knocks.then_some(now + self.config.head_start);
+            check.held_until = knocks.then_some(now + head_start);
         }
         let (local, remote, data) = (pair.local, pair.remote, request);
         self.outputs.push_back(match knocks {

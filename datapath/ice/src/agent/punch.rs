@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use ipop_stun::{Attribute, Builder, Class, Method};
 
 use super::outgoing::RETRY_PAUSE;
-use super::{Agent, Output, State};
+use super::{Agent, HEAD_START, Output, State};
 use crate::candidate::CandidateKind;
 use crate::pair::{Check, PairState};
 use crate::trace::Trace;
@@ -67,10 +67,18 @@ impl Agent {
         let pair = &self.pairs[index];
         let is_first = pair.check.as_ref().is_some_and(Check::is_new);
         let is_at_relay = pair.local_kind == CandidateKind::Relayed;
-        let may_be_first = is_at_relay || (self.config.knocks && !self.peer_checks);
+        let may_be_first = is_at_relay || (!self.config.head_start.is_zero() && !self.peer_checks);
         let is_behind_router =
             pair.remote_kind == CandidateKind::ServerReflexive && pair.remote.is_ipv4();
         is_first && is_behind_router && may_be_first && pair.heard.is_none()
+    }
+
+    /// How long what has knocked waits for the peer.
+    pub(super) fn head_start(&self, index: usize) -> Duration {
+        match self.pairs[index].local_kind {
+            CandidateKind::Relayed => HEAD_START,
+            _ => self.config.head_start,
+        }
     }
 
     /// The peer checks: what has waited for that goes on, but for what starts at relays.

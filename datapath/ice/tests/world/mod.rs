@@ -242,11 +242,15 @@ pub fn candidate(kind: CandidateKind, address: SocketAddr, base: SocketAddr) -> 
 }
 
 pub fn our_agent(side: usize, controlling: bool, seed: u8, now: Instant) -> Agent {
+    Agent::new(our_config(side, controlling, seed), now)
+}
+
+fn our_config(side: usize, controlling: bool, seed: u8) -> AgentConfig {
     let number = side as u8 + 1;
     let config =
         AgentConfig::new(credentials(side), controlling, u64::from(number), [seed ^ number; 32]);
     // Those who play the game of hard pairs bring their own agents.
-    Agent::new(AgentConfig { hard_tries: 0, ..config }, now)
+    AgentConfig { hard_tries: 0, ..config }
 }
 
 pub fn is_relay(address: SocketAddr) -> bool {
@@ -298,18 +302,43 @@ impl World {
         if site != Site::Apart {
             world.ends[1].public = world.ends[0].public;
         }
-        for side in 0..2 {
-            let end = &mut world.ends[side];
-            for local in end.candidates(relays) {
-                end.agent().add_local(now, local);
-            }
-        }
+        world.gather(relays);
         world.introduce(1, relays);
         if !signalling.is_zero() {
             world.run(signalling);
         }
         world.introduce(0, relays);
         world
+    }
+
+    /// Two of ours that need no offer: the first is new, and the one that was there hears of it so
+    /// much later than it hears of that.
+    pub fn met(nats: [Nat; 2], relays: bool, seed: u8, later: Duration, controls: bool) -> Self {
+        let now = Instant::now();
+        let parties = [(controls, 50), (!controls, 1000)];
+        let parties = [0, 1].map(|side| {
+            let (controls, head_start_ms) = parties[side];
+            let head_start = Duration::from_millis(head_start_ms);
+            let config = AgentConfig { head_start, ..our_config(side, controls, seed) };
+            Party::Ours(Agent::new(config, now).into())
+        });
+        let mut world = Self::of(nats, parties, seed, now);
+        world.gather(relays);
+        world.introduce(0, relays);
+        if !later.is_zero() {
+            world.run(later);
+        }
+        world.introduce(1, relays);
+        world
+    }
+
+    fn gather(&mut self, relays: bool) {
+        let now = self.now;
+        for end in &mut self.ends {
+            for local in end.candidates(relays) {
+                end.agent().add_local(now, local);
+            }
+        }
     }
 
     pub fn of(nats: [Nat; 2], [a, b]: [Party; 2], seed: u8, now: Instant) -> Self {

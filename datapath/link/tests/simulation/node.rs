@@ -157,7 +157,7 @@ fn commands_that_make_no_sense_say_so() {
         peer,
         session,
         controlling: true,
-        knocks: false,
+        head_start: Duration::ZERO,
         local,
         remote: None,
     };

@@ -87,7 +87,7 @@ fn credentials_serve_again_once_their_session_is_over() {
         peer: world.fingerprint(1),
         session,
         controlling: true,
-        knocks: false,
+        head_start: Duration::ZERO,
         local: crate::support::credentials(0, 1, 1),
         remote: Some(crate::support::credentials(1, 0, 1)),
     };

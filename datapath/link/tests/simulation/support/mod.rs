@@ -227,8 +227,8 @@ impl World {
         local: Credentials,
         remote: Option<Credentials>,
     ) {
-        let knocks = !controlling;
-        let wish = OpenLink { peer, session, controlling, knocks, local, remote };
+        let head_start = Duration::from_millis(if controlling { 0 } else { 1000 });
+        let wish = OpenLink { peer, session, controlling, head_start, local, remote };
         let now = self.now;
         self.machines[at].node.open_link(now, wish).expect("opened");
     }
