@@ -101,6 +101,10 @@ pub struct Tuning {
     /// Workers, each worth a core; one per core by default, at most 8.
     #[arg(long, value_name = "N")]
     pub workers: Option<u8>,
+    /// Queues of each worker in front of it, 1 to 8: frames for so many peers do not wait for each
+    /// other. One keeps the order of all frames of a worker.
+    #[arg(long, value_name = "N")]
+    pub queues: Option<u8>,
     /// Keep each worker on a core of its own.
     #[arg(long)]
     pub pin: bool,
@@ -125,6 +129,7 @@ impl Tuning {
         add("mtu", self.mtu.map(|bytes| bytes.to_string()));
         add("ciphers", (!self.ciphers.is_empty()).then(|| self.ciphers.join(",")));
         add("workers", self.workers.map(|count| count.to_string()));
+        add("queues", self.queues.map(|count| count.to_string()));
         add("busy-poll", self.busy_poll.map(|micros| micros.to_string()));
         add("io", self.io.map(|io| io.word().to_owned()));
         args.extend(self.pin.then(|| "--pin".to_owned()));
@@ -392,6 +397,9 @@ pub struct Datapath {
     /// Number of workers; 0 for one per core.
     #[arg(long, default_value_t = 0)]
     pub workers: u8,
+    /// Number of tap queues of each worker.
+    #[arg(long, default_value_t = ipop_engine::QUEUES_MAX)]
+    pub queues: u8,
     /// Bind each worker to a core.
     #[arg(long)]
     pub pin: bool,

@@ -52,6 +52,8 @@ pub struct Overlay {
     pub port: Option<u16>,
     /// `auto`, which is one per core, or a number.
     pub workers: Option<Workers>,
+    /// Queues of each worker in front of it.
+    pub queues: Option<u8>,
     /// Whether each worker stays on a core of its own.
     pub pin: Option<bool>,
     /// Whether workers run before all ordinary programs.

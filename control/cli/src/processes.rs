@@ -38,6 +38,7 @@ pub fn datapath(flags: &Datapath) -> Result<ExitCode, Failure> {
         key_life: flags.keys.life(),
         rehandshake_after: flags.keys.rehandshake_after(),
         workers: flags.workers,
+        queues: flags.queues,
         pins: flags.pin,
         real_time: flags.realtime,
         busy_poll: Duration::from_micros(flags.busy_poll.into()),

@@ -37,6 +37,8 @@ pub struct InstanceSettings {
     pub maps_port: bool,
     /// Number of workers; 0 for one per core.
     pub workers: u8,
+    /// Tap queues of each worker.
+    pub queues: u8,
     /// Whether each worker stays on a core of its own.
     pub pins: bool,
     /// Whether workers run before all ordinary programs.
@@ -162,6 +164,7 @@ fn finish(
     let ciphers = ciphers(file, flags)?;
     file.keys.check()?;
     let workers = workers(file.overlay.workers.as_ref())?;
+    let queues = queues(file.overlay.queues)?;
     let pins = file.overlay.pin.unwrap_or(false);
     let real_time = file.overlay.realtime.unwrap_or(false);
     let busy_poll = file.overlay.busy_poll.unwrap_or(0);
@@ -177,6 +180,7 @@ fn finish(
         keys: file.keys,
         maps_port: file.nat.port_mapping.unwrap_or(true),
         workers,
+        queues,
         pins,
         real_time,
         busy_poll,
@@ -199,6 +203,7 @@ fn overlay_flags(overlay: &mut Overlay, flags: &Up) {
     if let Some(count) = flags.tuning.workers {
         overlay.workers = Some(Workers::Count(count));
     }
+    overlay.queues = flags.tuning.queues.or(overlay.queues);
     if flags.tuning.pin {
         overlay.pin = Some(true);
     }
@@ -258,6 +263,16 @@ fn ciphers(file: &ConfigFile, flags: &Up) -> Result<Vec<Cipher>, Failure> {
         ));
     }
     Ok(ciphers)
+}
+
+/// Tap queues of each worker; as many as there may be, by default.
+fn queues(queues: Option<u8>) -> Result<u8, Failure> {
+    let most = ipop_engine::QUEUES_MAX;
+    let count = queues.unwrap_or(most);
+    if (1..=most).contains(&count) {
+        return Ok(count);
+    }
+    Err(Failure::usage(format!("overlay.queues = {count}: it is 1 to {most}")))
 }
 
 /// Number of workers; 0 for one per core.

@@ -26,6 +26,10 @@ pub struct DatapathConfig {
     /// Workers, each with a core's worth of traffic and a lane of every link; 0 for one per core,
     /// at most [`WORKERS_AUTO_MAX`](crate::WORKERS_AUTO_MAX).
     pub workers: u8,
+    /// Tap queues of each worker, 1 to [`QUEUES_MAX`](crate::QUEUES_MAX): so many peers can be
+    /// flooded before one of the others is likely to share a queue with it. One keeps the order of
+    /// frames that the kernel takes for several flows.
+    pub queues: u8,
     /// Ciphers that the group allows; the usual ones, if empty.
     pub ciphers: Vec<Cipher>,
     /// How long a sending key is used.

@@ -57,3 +57,4 @@ pub use config::DatapathConfig;
 pub use ipop_link::REHANDSHAKE_AFTER;
 pub use ports::Io;
 pub use process::{EXIT_FATAL, RunError, WORKERS_AUTO_MAX, run};
+pub use workers::QUEUES_MAX;

@@ -26,7 +26,7 @@ use crate::ports;
 use crate::rows::Rows;
 use crate::steering::Events;
 use crate::workers::{
-    QUEUES_EACH, Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_last_sockets,
+    QUEUES_MAX, Scheduling, Sockets, Team, lane_ports, open_all_sockets, open_last_sockets,
     open_ports,
 };
 
@@ -90,7 +90,8 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let mut segment = ipop_shm::create(&config.segment, &layout)?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&stop, segment.commands.ringer())?;
-    let (tap, queues) = Tap::open(&config.interface, usize::from(workers) * QUEUES_EACH, mac)?;
+    let queues_each = usize::from(config.queues.clamp(1, QUEUES_MAX));
+    let (tap, queues) = Tap::open(&config.interface, usize::from(workers) * queues_each, mac)?;
     let interface = Interface::set_up(tap, config.mtu)?;
     let sockets = match config.port {
         0 => open_last_sockets(&config.last_ports, workers)?,
@@ -104,7 +105,7 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let agent_block = blocks
         .pop()
         .ok_or_else(|| system("find the agent's counters", std::io::ErrorKind::NotFound))?;
-    let opened = open_ports(config.io, queues, &sockets, config.busy_poll)?;
+    let opened = open_ports(config.io, (queues, queues_each), &sockets, config.busy_poll)?;
     let io = ports::describe(&opened);
     let note = Note::new(segment.note, &config, &interface, &sockets, &io);
     if let Some(error) = opened.iter().find_map(|opened| opened.fallback.as_ref()) {

@@ -115,20 +115,19 @@ pub(crate) fn lane_ports(sockets: &[Sockets]) -> Vec<LanePorts> {
     sockets.iter().skip(1).map(ports).collect()
 }
 
-/// Tap queues of each worker: so many peers can be flooded before one of the others is likely to
-/// share a queue with it.
-pub(crate) const QUEUES_EACH: usize = TAP_QUEUES_MAX;
+/// Tap queues that each worker may have.
+pub const QUEUES_MAX: u8 = TAP_QUEUES_MAX as u8;
 
-/// A port for each worker, with [`QUEUES_EACH`] of the queues.
+/// A port for each worker, with so many of the queues.
 pub(crate) fn open_ports(
     io: Io,
-    queues: Vec<TapQueue>,
+    (queues, each): (Vec<TapQueue>, usize),
     sockets: &[Sockets],
     busy_poll: Duration,
 ) -> Result<Vec<Opened>, RunError> {
     let config = port_config(busy_poll);
     let mut queues = queues.into_iter();
-    let shares = std::iter::from_fn(|| TapQueues::new(queues.by_ref().take(QUEUES_EACH).collect()));
+    let shares = std::iter::from_fn(|| TapQueues::new(queues.by_ref().take(each).collect()));
     let open = |(share, sockets)| ports::open(io, share, sockets, &config);
     shares.zip(sockets).map(open).collect()
 }

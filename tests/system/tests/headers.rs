@@ -26,8 +26,9 @@ const BURST: usize = 24;
 
 /// For frames that a packet socket sends with a VLAN tag in them: the kernel takes their IP header
 /// for the tag's rest when it chooses a tap queue, so frames of one flow and different length take
-/// different lanes. Those of a VLAN interface or a bridge, whose tag stands beside them, do not.
-const ONE_LANE: &str = "--workers 1";
+/// different queues and lanes. Those of a VLAN interface or a bridge, whose tag stands beside them,
+/// do not.
+const ONE_LANE: &str = "--workers 1 --queues 1";
 
 fn packets(frames: &[ipop_lab::RawFrame]) -> Vec<Vec<u8>> {
     frames.iter().flat_map(on_wire).collect()

@@ -86,6 +86,7 @@ fn wrong_values_name_their_key() {
         ("10.77.0.1/24", "10.77.0.1", "overlay.address"),
         ("10.77.0.1/24", "10.77.0.255/24", "10.77.0.255"),
         ("10.77.0.1/24", "auto", "overlay.prefix"),
+        ("10.77.0.1/24\"", "10.77.0.1/24\"\nqueues = 9", "overlay.queues"),
         ("node1@lab.test", "lab test", "jid"),
         ("cluster@conference.lab.test", "conference.lab.test", "room"),
         ("127.0.0.1:1", "127.0.0.1:no", "server"),

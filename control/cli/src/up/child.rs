@@ -55,6 +55,7 @@ impl Child {
                 .args(cipher_args(settings))
                 .args(settings.keys.to_args())
                 .args(["--workers", &settings.workers.to_string()])
+                .args(["--queues", &settings.queues.to_string()])
                 .args(["--busy-poll", &settings.busy_poll.to_string()])
                 .args(["--io", settings.io.word()]);
             if !settings.maps_port {
