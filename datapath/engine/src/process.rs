@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ipop_link::{Node, NodeConfig};
 use ipop_pipeline::Config as PipelineConfig;
-use ipop_shm::{CreateError, Layout, Ringer};
+use ipop_shm::{CreateError, ErrorLog, Layout, Ringer};
 use ipop_steer::{WORDS_VERSION, counter_slots};
 use ipop_uring::{Offloads, RingError, Tap, TapError, UdpError};
 use ipop_wire::mac_of;
@@ -90,8 +90,8 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let mut segment = ipop_shm::create(&config.segment, &layout)?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&stop, segment.commands.ringer())?;
-    let queues_each = usize::from(config.queues.clamp(1, QUEUES_MAX));
-    let (tap, queues) = Tap::open(&config.interface, usize::from(workers) * queues_each, mac)?;
+    let each = usize::from(config.queues.clamp(1, QUEUES_MAX));
+    let (tap, queues) = Tap::open(&config.interface, usize::from(workers) * each, mac)?;
     let interface = Interface::set_up(tap, config.mtu)?;
     let sockets = match config.port {
         0 => open_last_sockets(&config.last_ports, workers)?,
@@ -105,16 +105,12 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let agent_block = blocks
         .pop()
         .ok_or_else(|| system("find the agent's counters", std::io::ErrorKind::NotFound))?;
-    let opened = open_ports(config.io, (queues, queues_each), &sockets, config.busy_poll)?;
+    let opened = open_ports(config.io, (queues, each), &sockets, config.busy_poll)?;
     let io = ports::describe(&opened);
     let note = Note::new(segment.note, &config, &interface, &sockets, &io);
-    if let Some(error) = opened.iter().find_map(|opened| opened.fallback.as_ref()) {
-        let text = format!("a poll loop carries the packets, at more CPU for each: {error}");
-        tracing::warn!("{text}");
-        segment.errors.observe(unix_ms(), &text);
-    }
-    let ports = opened.into_iter().map(|opened| opened.port).collect();
+    tell_of_fallback(&opened, &segment.errors);
     let scheduling = Scheduling { pins: config.pins, real_time: config.real_time };
+    let ports = opened.into_iter().map(|opened| opened.port).collect();
     let team = Team::start(ports, blocks, &pipeline, &notes_in, scheduling)?;
     let network = Network::watch(segment.commands.ringer(), interface.index());
     let mappings = mappings(&config, &sockets, segment.commands.ringer());
@@ -151,6 +147,15 @@ pub fn run(config: DatapathConfig) -> Result<(), RunError> {
     let result = Agent::new(parts, Instant::now()).run().map_err(RunError::Worker);
     team.join();
     result
+}
+
+/// Says so where io_uring cannot be had.
+fn tell_of_fallback(opened: &[ports::Opened], errors: &ErrorLog) {
+    if let Some(error) = opened.iter().find_map(|opened| opened.fallback.as_ref()) {
+        let text = format!("a poll loop carries the packets, at more CPU for each: {error}");
+        tracing::warn!("{text}");
+        errors.observe(unix_ms(), &text);
+    }
 }
 
 /// The number of workers that is meant by `wanted`; 0 is one per core.
