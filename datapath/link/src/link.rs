@@ -233,9 +233,8 @@ pub struct Link {
     last_error: Option<HandshakeError>,
     failure: Option<String>,
     reported: (LinkState, Option<PathStatus>),
-    /// Of the path's datagrams, and whether it is settled.
-    reported_len: Option<(u16, bool)>,
-    reported_lossy: bool,
+    /// Of the path: the length of datagrams, whether it is settled, whether much is lost.
+    reported_path: Option<(u16, bool, bool)>,
     outputs: VecDeque<LinkOutput>,
     recorder: Recorder,
 }
@@ -286,8 +285,7 @@ impl Link {
             last_error: None,
             failure: None,
             reported: (LinkState::Idle, None),
-            reported_len: None,
-            reported_lossy: false,
+            reported_path: None,
             outputs: VecDeque::new(),
             recorder,
         }

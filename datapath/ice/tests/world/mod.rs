@@ -303,11 +303,7 @@ impl World {
             world.ends[1].public = world.ends[0].public;
         }
         world.gather(relays);
-        world.introduce(1, relays);
-        if !signalling.is_zero() {
-            world.run(signalling);
-        }
-        world.introduce(0, relays);
+        world.introduce_first(1, relays, signalling);
         world
     }
 
@@ -324,12 +320,17 @@ impl World {
         });
         let mut world = Self::of(nats, parties, seed, now);
         world.gather(relays);
-        world.introduce(0, relays);
-        if !later.is_zero() {
-            world.run(later);
-        }
-        world.introduce(1, relays);
+        world.introduce_first(0, relays, later);
         world
+    }
+
+    /// One end hears of the other, which hears of it so much later.
+    fn introduce_first(&mut self, first: usize, relays: bool, later: Duration) {
+        self.introduce(first, relays);
+        if !later.is_zero() {
+            self.run(later);
+        }
+        self.introduce(1 - first, relays);
     }
 
     fn gather(&mut self, relays: bool) {

@@ -18,11 +18,7 @@ impl Link {
                 break;
             }
         }
-        self.report_len(now);
-        let is_lossy = self.is_lossy();
-        if std::mem::replace(&mut self.reported_lossy, is_lossy) != is_lossy {
-            self.outputs.push_back(LinkOutput::PathChanged);
-        }
+        self.report_path(now);
         let reported = (self.state(), self.path());
         if reported != self.reported {
             self.record_state(now, reported.0);
@@ -31,14 +27,14 @@ impl Link {
         }
     }
 
-    fn report_len(&mut self, now: Instant) {
+    fn report_path(&mut self, now: Instant) {
         let Some(len) = self.datagram_len() else { return };
-        let before = self.reported_len.replace((len, self.is_len_settled()));
-        if before == self.reported_len {
+        let before = self.reported_path.replace((len, self.is_len_settled(), self.is_lossy()));
+        if before == self.reported_path {
             return;
         }
         self.outputs.push_back(LinkOutput::PathChanged);
-        if before.is_none_or(|(before, _)| before != len) {
+        if before.is_none_or(|(before, ..)| before != len) {
             self.recorder.record(now, Trace::DatagramLen(len));
         }
     }
@@ -78,8 +74,9 @@ impl Link {
         }
         let is_first = self.selected.replace(selected).is_none();
         let limits = Limits::of(selected.remote, selected.is_direct());
+        let is_lossy = self.is_lossy();
         let path_mtu = self.path_mtu.insert(PathMtu::new(now, limits));
-        self.reported_len = Some((path_mtu.datagram_len(), path_mtu.is_settled()));
+        self.reported_path = Some((path_mtu.datagram_len(), path_mtu.is_settled(), is_lossy));
         self.outputs.push_back(LinkOutput::Selected(selected));
         self.lead_lanes(now);
         // The handshake may be over by now, on the pair that was likely.
