@@ -154,8 +154,7 @@ impl Peer {
         self.session.as_mut().filter(|session| session.id == *id)
     }
 
-    /// Begins a session whose words members carry; it is ours when the peer's credentials are not
-    /// known yet.
+    /// Begins a session; it is offered by us when the peer's credentials are not known yet.
     pub(crate) fn begin(
         &mut self,
         id: SessionId,
@@ -163,11 +162,11 @@ impl Peer {
         way: Way,
         local: IceCredentials,
         remote: Option<IceCredentials>,
-    ) {
+    ) -> &mut Session {
         let address = self.member.as_ref().map(|member| member.address.clone());
         self.state = LinkState::Idle;
         self.next_offer = None;
-        self.session = Some(Session {
+        self.session.insert(Session {
             id,
             number,
             address: address.unwrap_or_else(|| PeerAddress(String::new())),
@@ -177,7 +176,7 @@ impl Peer {
             local,
             remote,
             candidates: Vec::new(),
-        });
+        })
     }
 
     /// Notes where the other end of the path is.

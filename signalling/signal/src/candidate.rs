@@ -61,6 +61,14 @@ impl IceCredentials {
             pwd: checked("ICE password", pwd, 22..=64, is_ice_char)?,
         })
     }
+
+    /// Those of one end in its session with another, where both ends know both shares: fragments
+    /// and passwords of both, its own first. Each pair of ends has others. `None` where they get
+    /// too long.
+    pub fn joined(&self, other: &Self) -> Option<Self> {
+        let ufrag = self.ufrag.clone() + &other.ufrag;
+        Self::new(&ufrag, &(self.pwd.clone() + &other.pwd)).ok()
+    }
 }
 
 /// Leaves the password out: credentials end up in logs otherwise.
@@ -87,6 +95,18 @@ mod tests {
         assert!(IceCredentials::new(&"a".repeat(33), pwd).is_err());
         assert!(IceCredentials::new("abcd", &pwd[1..]).is_err());
         assert!(IceCredentials::new("abcd", &"p".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn both_ends_make_the_same_credentials_of_two_shares() {
+        let share =
+            |letter: &str| IceCredentials::new(&letter.repeat(4), &letter.repeat(22)).unwrap();
+        let (a, b) = (share("a"), share("b"));
+        let of_a = a.joined(&b).unwrap();
+        assert_eq!((of_a.ufrag.as_str(), of_a.pwd.len()), ("aaaabbbb", 44));
+        assert_ne!(Some(of_a), b.joined(&a));
+        let long = IceCredentials::new(&"b".repeat(29), &"b".repeat(22)).unwrap();
+        assert_eq!(a.joined(&long), None);
     }
 
     #[test]

@@ -96,21 +96,10 @@ impl OverlayAddress {
 /// What a member needs to know for a session that nobody offers: see [`Announcement::invitation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invitation {
-    /// This node's share of the ICE credentials of its sessions.
+    /// This node's share of the ICE credentials of its sessions, see [`IceCredentials::joined`].
     pub credentials: IceCredentials,
     /// Where it may be reached, as far as it knows by then; at most [`crate::CANDIDATES_MAX`].
     pub candidates: Vec<Candidate>,
-}
-
-impl Invitation {
-    /// The ICE credentials of the end that announced `self`, in its session with the end that
-    /// announced `other`: fragments and passwords of both, its own first. Each pair of members has
-    /// others, and both know them. `None` where they get too long.
-    pub fn credentials_towards(&self, other: &Self) -> Option<IceCredentials> {
-        let (own, other) = (&self.credentials, &other.credentials);
-        let ufrag = own.ufrag.clone() + &other.ufrag;
-        IceCredentials::new(&ufrag, &(own.pwd.clone() + &other.pwd)).ok()
-    }
 }
 
 /// What a node tells the group about itself.
@@ -200,20 +189,5 @@ mod tests {
         };
         assert_eq!(node(0xab).nickname(), "alpha-abababab");
         assert_ne!(node(1).nickname(), node(2).nickname());
-    }
-
-    #[test]
-    fn both_ends_make_the_same_credentials_of_two_invitations() {
-        let invitation = |letter: &str| Invitation {
-            credentials: IceCredentials::new(&letter.repeat(4), &letter.repeat(22)).unwrap(),
-            candidates: Vec::new(),
-        };
-        let (a, b) = (invitation("a"), invitation("b"));
-        let of_a = a.credentials_towards(&b).unwrap();
-        assert_eq!((of_a.ufrag.as_str(), of_a.pwd.len()), ("aaaabbbb", 44));
-        assert_ne!(Some(of_a), b.credentials_towards(&a));
-        let mut long = b.clone();
-        long.credentials = IceCredentials::new(&"b".repeat(29), &"b".repeat(22)).unwrap();
-        assert_eq!(a.credentials_towards(&long), None);
     }
 }

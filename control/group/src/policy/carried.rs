@@ -208,7 +208,7 @@ impl GroupVpn {
 
     /// This node's candidates, as many at a time as a word holds.
     fn candidates_in_words(&self) -> (Vec<Candidate>, Vec<Vec<Candidate>>) {
-        let all: Vec<_> = self.candidates.iter().map(candidate_to_signal).collect();
+        let all = self.own_candidates();
         let mut words = all.chunks(CANDIDATES_PER_WORD).map(<[Candidate]>::to_vec);
         (words.next().unwrap_or_default(), words.collect())
     }

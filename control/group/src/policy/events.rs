@@ -179,7 +179,7 @@ impl GroupVpn {
             let action = Action::Candidates {
                 to: session.address.clone(),
                 session: session.id.clone(),
-                candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+                candidates: self.own_candidates(),
                 end: false,
             };
             self.action(action);

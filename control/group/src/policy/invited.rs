@@ -49,8 +49,7 @@ impl GroupVpn {
     /// What this node announces.
     pub(super) fn invitation(&self) -> Option<Invitation> {
         let credentials = self.own.as_ref()?.invitation.clone()?;
-        let candidates = self.candidates.iter().map(candidate_to_signal).collect();
-        Some(Invitation { credentials, candidates })
+        Some(Invitation { credentials, candidates: self.own_candidates() })
     }
 
     /// Announces what has been learned of this node, where it is announced at all: to nobody yet
@@ -78,24 +77,14 @@ impl GroupVpn {
         let Some(number) = self.random.number() else { return false };
         let knows_first = self.own_address.is_some();
         let Some(peer) = self.peers.get_mut(&fingerprint) else { return false };
-        let Some(member) = &peer.member else { return false };
-        let address = member.address.clone();
         peer.accepted = peer.invitation.as_ref().map(|theirs| theirs.credentials.ufrag.clone());
-        peer.state = LinkState::Idle;
+        let early = peer.take_early(&terms.id);
+        let (local, remote) = (terms.local.clone(), terms.remote.clone());
+        let session = peer.begin(terms.id.clone(), number, Way::Announced, local, Some(remote));
+        session.offered_by_us = regular;
+        let address = session.address.clone();
         // The one who does not offer gives the other's offer as long again.
         peer.next_offer = Some(now + OFFER_PATIENCE * if regular { 1 } else { 2 });
-        let early = peer.take_early(&terms.id);
-        peer.session = Some(Session {
-            id: terms.id.clone(),
-            number,
-            address: address.clone(),
-            offered_by_us: regular,
-            answered: true,
-            way: Way::Announced,
-            local: terms.local.clone(),
-            remote: Some(terms.remote.clone()),
-            candidates: Vec::new(),
-        });
         let ends = (&terms.local, Some(&terms.remote));
         let head_start_ms = self.head_start_ms(knows_first);
         self.open(fingerprint, number, Role { controls: regular, head_start_ms }, ends);
@@ -134,7 +123,7 @@ impl GroupVpn {
             session: session.id.clone(),
             credentials: session.local.clone(),
             fingerprint: own,
-            candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+            candidates: self.own_candidates(),
         };
         self.action(action);
         true
@@ -168,7 +157,7 @@ impl GroupVpn {
             session: id.clone(),
             credentials: local,
             fingerprint: own,
-            candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+            candidates: self.own_candidates(),
         });
         true
     }
@@ -193,16 +182,17 @@ impl GroupVpn {
 
     /// None where one of the two has announced nothing.
     fn terms(&self, fingerprint: &Fingerprint) -> Option<Terms> {
-        let (ours, peer) = (self.invitation()?, self.peers.get(fingerprint)?);
-        let theirs = peer.invitation.as_ref()?;
+        let ours = self.own.as_ref()?.invitation.as_ref()?;
+        let invitation = self.peers.get(fingerprint)?.invitation.as_ref()?;
+        let theirs = &invitation.credentials;
         let regular = self.offers_to(fingerprint);
-        let [first, second] = if regular { [&ours, theirs] } else { [theirs, &ours] };
-        let id = first.credentials.ufrag.clone() + &second.credentials.ufrag;
+        let [first, second] = if regular { [ours, theirs] } else { [theirs, ours] };
+        let id = first.ufrag.clone() + &second.ufrag;
         Some(Terms {
             id: SessionId::new(&id).ok()?,
-            local: ours.credentials_towards(theirs)?,
-            remote: theirs.credentials_towards(&ours)?,
-            candidates: theirs.candidates.clone(),
+            local: ours.joined(theirs)?,
+            remote: theirs.joined(ours)?,
+            candidates: invitation.candidates.clone(),
         })
     }
 }

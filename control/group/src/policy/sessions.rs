@@ -48,26 +48,15 @@ impl GroupVpn {
             peer.next_offer = Some(now + std::time::Duration::from_millis(10));
             return;
         };
-        peer.state = LinkState::Idle;
+        peer.begin(id.clone(), number, Way::Room, credentials.clone(), None);
         peer.next_offer = Some(now + ANSWER_PATIENCE);
-        peer.session = Some(Session {
-            id: id.clone(),
-            number,
-            address: member.address.clone(),
-            offered_by_us: true,
-            answered: false,
-            way: Way::Room,
-            local: credentials.clone(),
-            remote: None,
-            candidates: Vec::new(),
-        });
         self.open(fingerprint, number, Role::OFFERER, (&credentials, None));
         self.action(Action::Offer {
             to: member.address,
             session: id,
             credentials,
             fingerprint: own,
-            candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+            candidates: self.own_candidates(),
         });
         self.settle_addresses();
     }
@@ -123,7 +112,7 @@ impl GroupVpn {
             session: id,
             credentials: ours,
             fingerprint: own,
-            candidates: self.candidates.iter().map(candidate_to_signal).collect(),
+            candidates: self.own_candidates(),
         });
         self.settle_addresses();
     }
@@ -260,6 +249,11 @@ impl GroupVpn {
             local: credentials_to_steer(local),
             remote: remote.map(credentials_to_steer),
         });
+    }
+
+    /// All that is known of where this node may be reached.
+    pub(super) fn own_candidates(&self) -> Vec<Candidate> {
+        self.candidates.iter().map(candidate_to_signal).collect()
     }
 
     pub(super) fn add_candidates(
