@@ -31,6 +31,7 @@
 
 mod agent;
 mod candidate;
+mod losses;
 mod pair;
 mod trace;
 

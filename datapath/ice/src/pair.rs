@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipop_stun::TransactionId;
 
 use crate::candidate::{Candidate, CandidateKind};
+use crate::losses::Losses;
 use crate::trace::CheckFailure;
 
 /// Intervals between the transmissions of a check, milliseconds. Short at first: the other end's
@@ -15,23 +16,13 @@ const RETRANSMIT_MS: [u64; 8] = [60, 100, 150, 250, 500, 1000, 1600, 1600];
 /// On slow paths that are known to be so, the intervals are not stretched beyond this.
 const PACE_MAX: Duration = Duration::from_millis(400);
 
-/// On paths that lose checks, the next one does not wait for what became of the last one.
-const LOSSY_PACE: Duration = Duration::from_millis(100);
-/// A pair that works is asked so often at a pace of its own before the intervals grow. To
-/// doubt it takes evidence, and a path that is about to show that it loses checks has to have the
-/// chance.
-const PROMPT_CHECKS: usize = 12;
-/// And no closer than that, or two round trips.
-const PROMPT_PACE_MIN: Duration = Duration::from_millis(60);
-/// How sure one is to be that a path is silent that may just have lost so many checks.
-const DOUBT: f64 = 1e-5;
-/// Checks that are lost in a row on the worst path that there is patience for.
-const LOST_MAX: usize = 16;
-/// So many lost in a row, where none were before, are an outage.
-const OUTAGE: usize = 8;
-/// A share of lost checks that is taken for none.
-const CALM: f64 = 0.02;
-
+/// A check of a pair that works is repeated so often, and so soon, where it is not answered in time
+/// or may be lost, before the intervals grow: to doubt a pair takes evidence, and a path that is
+/// about to show that it loses checks has to have the chance. Closer ones are lost together.
+const PROMPT_CHECKS: usize = 16;
+const PROMPT_PACE: Duration = Duration::from_millis(120);
+/// The first repetition waits two round trips, where no loss is known, and at least so long.
+const FIRST_PACE_MIN: Duration = Duration::from_millis(60);
 /// A pair that was asked so often without an answer may not be expected to give one.
 const YOUNG_CHECKS: u32 = 4;
 
@@ -61,52 +52,6 @@ pub(crate) struct Sending {
     pub(crate) nominates: bool,
 }
 
-/// A path is called lossy from this share on, which takes more than one check that is lost for
-/// once, and until it has fallen to this.
-const LOSSY_FROM: f64 = 0.35;
-const LOSSY_UNTIL: f64 = 0.1;
-
-/// What share of a path's checks is lost, there or back: rises fast and falls slowly.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Losses {
-    share: f64,
-    are_heavy: bool,
-}
-
-impl Losses {
-    /// A check was answered after so many that were not. More than chance takes were an outage, of
-    /// which nothing is learned: the next one is to be noticed as soon.
-    pub(crate) fn learn(&mut self, lost: usize) {
-        if lost >= self.expected().max(OUTAGE) {
-            return;
-        }
-        let sample = lost as f64 / (lost + 1) as f64;
-        let weight = if sample > self.share { 2.0 } else { 8.0 };
-        let share = (self.share * (weight - 1.0) + sample) / weight;
-        self.share = if share < CALM { 0.0 } else { share };
-        self.are_heavy = share >= if self.are_heavy { LOSSY_UNTIL } else { LOSSY_FROM };
-    }
-
-    /// Whether it loses any, as far as is known.
-    pub(crate) fn are_known(self) -> bool {
-        self.share > 0.0
-    }
-
-    /// Whether it loses so many that what is sparse had better be said more than once.
-    pub(crate) fn are_heavy(self) -> bool {
-        self.are_heavy
-    }
-
-    /// How many in a row say that the path is silent.
-    pub(crate) fn expected(self) -> usize {
-        if self.share == 0.0 {
-            return 1;
-        }
-        let count = (DOUBT.ln() / self.share.ln()).ceil();
-        (count as usize).clamp(1, LOST_MAX)
-    }
-}
-
 /// A check on its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
@@ -118,7 +63,7 @@ pub(crate) struct Check {
     pace: Duration,
     /// So many are sent before the schedule, at a pace of their own: they may be lost.
     ahead: usize,
-    ahead_pace: Duration,
+    first_pace: Duration,
     again_at: Instant,
     /// What was sent last was a knock: the peer's check is waited for until then.
     pub(crate) held_until: Option<Instant>,
@@ -134,17 +79,17 @@ impl Check {
         losses: Losses,
     ) -> Self {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
-        let prompt = rtt.map_or(1, |_| PROMPT_CHECKS);
-        let ahead = losses.expected().max(prompt) - 1;
-        let prompt_pace = pace.max(PROMPT_PACE_MIN);
-        let ahead_pace = if losses.are_known() { LOSSY_PACE } else { prompt_pace };
+        let works = rtt.is_some() || losses.are_known();
+        let ahead = if works { losses.expected().max(PROMPT_CHECKS) - 1 } else { 0 };
+        let patient_pace = pace.max(FIRST_PACE_MIN);
+        let first_pace = if losses.are_known() { PROMPT_PACE } else { patient_pace };
         Self {
             nominates,
             sendings: Vec::new(),
             started: now,
             pace,
             ahead,
-            ahead_pace,
+            first_pace,
             again_at: now,
             held_until: None,
         }
@@ -176,7 +121,8 @@ impl Check {
     /// Notes a sending.
     pub(crate) fn sent(&mut self, sending: Sending) {
         let interval = match self.sendings.len().checked_sub(self.ahead) {
-            None => self.ahead_pace,
+            None if self.is_new() => self.first_pace,
+            None => PROMPT_PACE,
             Some(number) => {
                 let interval = RETRANSMIT_MS.get(number).copied().unwrap_or_default();
                 Duration::from_millis(interval).max(self.pace)
@@ -412,7 +358,7 @@ mod tests {
     #[test]
     fn a_pair_that_works_is_asked_often_before_the_intervals_grow() {
         let start = Instant::now();
-        for (rtt_ms, within_ms, expected) in [(20, 1200, 15), (400, 3600, 9)] {
+        for (rtt_ms, within_ms, expected) in [(20, 1200, 11), (100, 1200, 10), (400, 3600, 19)] {
             let rtt = Some(Duration::from_millis(rtt_ms));
             let mut check = Check::new(start, false, rtt, Losses::default());
             let end = start + Duration::from_millis(within_ms);
@@ -424,40 +370,5 @@ mod tests {
             }
             assert_eq!(count, expected, "{rtt_ms} ms");
         }
-    }
-
-    #[test]
-    fn where_checks_are_lost_more_of_them_have_to_be() {
-        let mut losses = Losses::default();
-        losses.learn(0);
-        assert_eq!(losses.expected(), 1, "nothing is ever lost");
-        // Half of them.
-        (0..50).for_each(|number| losses.learn(number % 2));
-        assert!((7..=LOST_MAX).contains(&losses.expected()), "{losses:?}");
-        let check = Check::new(Instant::now(), false, None, losses);
-        assert_eq!(check.ahead, losses.expected() - 1, "and so many go out at once");
-        (0..50).for_each(|_| losses.learn(0));
-        assert_eq!(losses.expected(), 1, "it is forgotten");
-        losses.learn(OUTAGE);
-        assert_eq!(losses.expected(), 1, "an outage is no chance");
-        (0..50).for_each(|_| losses.learn(OUTAGE - 1));
-        assert_eq!(losses.expected(), LOST_MAX, "there is an end to patience");
-    }
-
-    #[test]
-    fn a_path_is_lossy_after_more_than_one_loss_and_until_it_has_been_well_for_long() {
-        let mut losses = Losses::default();
-        for lost in [0, 0, 1, 0, 0, 0, 1, 0] {
-            losses.learn(lost);
-            assert!(!losses.are_heavy());
-        }
-        losses.learn(2);
-        assert!(losses.are_heavy());
-        for _ in 0..8 {
-            losses.learn(0);
-            assert!(losses.are_heavy());
-        }
-        (0..8).for_each(|_| losses.learn(0));
-        assert!(!losses.are_heavy());
     }
 }
