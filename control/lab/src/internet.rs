@@ -73,6 +73,9 @@ impl Internet {
         address(&middle, "hub", Ipv4Addr::new(198, 18, 0, 1))?;
         address(&hub, "eth0", HUB)?;
         hub.ip("route add default via 198.18.0.1")?;
+        if hub_wire.is_some() {
+            acquaint((&middle, "hub", Ipv4Addr::new(198, 18, 0, 1)), (&hub, "eth0", HUB))?;
+        }
         Ok(Self { config, middle, hub, hub_wire, sites: 0 })
     }
 
@@ -215,10 +218,13 @@ impl Internet {
     ) -> Result<Option<Wire>, LabError> {
         let port = format!("site{octet}");
         let wire = cable(&self.config, impairment, (&self.middle, &port), end)?;
-        let gateway = Ipv4Addr::new(198, 18, octet, 1);
+        let [gateway, outside] = [1, 2].map(|last| Ipv4Addr::new(198, 18, octet, last));
         address(&self.middle, &port, gateway)?;
-        address(end.0, end.1, Ipv4Addr::new(198, 18, octet, 2))?;
+        address(end.0, end.1, outside)?;
         end.0.ip(&format!("route add default via {gateway}"))?;
+        if wire.is_some() {
+            acquaint((&self.middle, &port, gateway), (end.0, end.1, outside))?;
+        }
         Ok(wire)
     }
 }
@@ -266,6 +272,24 @@ fn cable(
         namespace.ip(&format!("link set {name} mtu {} up", mtu(config)))?;
     }
     Ok(Some(wire))
+}
+
+/// An end of a cable: where, its interface and its address.
+type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
+
+/// Tells both ends of a cable each other's hardware address, as real neighbours know it: they are
+/// close, and only what is between them here is long. By ARP they would wait for each other.
+fn acquaint(a: End<'_>, b: End<'_>) -> Result<(), LabError> {
+    for ((here, interface, _), (there, its_interface, its_address)) in [(a, b), (b, a)] {
+        let link = there.ip(&format!("-o link show {its_interface}"))?;
+        let words: Vec<_> = link.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "link/ether");
+        let hardware = at.and_then(|at| words.get(at + 1)).unwrap_or(&"");
+        here.ip(&format!(
+            "neigh replace {its_address} lladdr {hardware} dev {interface} nud reachable"
+        ))?;
+    }
+    Ok(())
 }
 
 fn is_clean(impairment: &Impairment) -> bool {
