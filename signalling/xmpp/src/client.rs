@@ -3,6 +3,7 @@
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::conversation::{Clock, Conversation, Input, Output, Settings};
+use crate::dial::dial;
 use crate::failure::Failure;
 use crate::login::{self, Account, Stream};
 use crate::offer::Offer;
@@ -23,7 +24,7 @@ use tokio::time::{sleep_until, timeout};
 const ACTIONS_MAX: usize = 1024;
 /// Happenings that may wait for the controller; then the task waits too.
 const HAPPENINGS_MAX: usize = 1024;
-/// For a connection, for a login, and for a resource.
+/// For a connection, for its encryption, for a login, and for a resource.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
@@ -173,7 +174,7 @@ async fn run(
         actions,
         moves,
         happenings,
-        expected: config.expected.clone(),
+        expected: Some(config.expected.clone().unwrap_or_else(Offer::usual)),
         offers,
         settled: None,
         reached: None,
@@ -213,14 +214,18 @@ impl Task<'_> {
         let (config, account) = (self.config, self.account.clone());
         let late = |_| Failure::retry("the server takes too long to log us in");
         let mut reached = self.reached;
-        let connect = timeout(LOGIN_TIMEOUT, login::connect(config, &account, &mut reached));
-        let connected = self.meanwhile(connect).await;
+        let dialled = timeout(LOGIN_TIMEOUT, dial(config, &account.ascii_domain, &mut reached));
+        let dialled = self.meanwhile(dialled).await;
         self.reached = reached;
-        let (stream, rtt) = connected?.map_err(late)??;
+        let dialled = dialled?.map_err(late)??;
         if let Some(server) = reached {
+            let rtt = dialled.rtt;
+            tracing::debug!(%server, ?rtt, "connected");
             let happening = Happening::Reached { server: server.ip().to_canonical(), rtt };
             self.happenings.send(happening).await.map_err(|_| End::Stopped)?;
         }
+        let encrypt = timeout(LOGIN_TIMEOUT, login::encrypt(dialled, config, &account));
+        let stream = self.meanwhile(encrypt).await?.map_err(late)??;
         // A login that fails may have failed by what was expected.
         let expected = self.expected.take();
         let login = login::log_in(stream, config, &account, expected.as_ref());

@@ -10,14 +10,14 @@
 //! | 5 | `<response/>` | `<success/>` |
 //! | 6 | header, bind, and whatever the caller queues | header, features, bound |
 //!
-//! Where the server's [`Offer`] is expected, 4 goes with 3; where the server pipelines (XEP-0305),
-//! 6 goes with 5.
+//! Where the server's [`Offer`] is known or guessed, 4 goes with 3; where the server pipelines
+//! (XEP-0305), 6 goes with 5. A wrong guess costs nothing: its refusal comes with the features.
 //!
 //! The server sees the parts of a row in their order, as if they had come one by one; the features
 //! are still checked when they arrive.
 
 use crate::config::{Config, Security};
-use crate::dial::{Dialled, dial};
+use crate::dial::Dialled;
 use crate::failure::Failure;
 use crate::mechanism::{self, Exchange, Login};
 use crate::offer::Offer;
@@ -30,8 +30,6 @@ use ipop_jingle::stanza::{Iq, IqBody};
 use ipop_signal::FatalCause;
 use minidom::Element;
 use minidom::rxml::{Namespace, xml_ncname};
-use std::net::SocketAddr;
-use std::time::Duration;
 use tokio_rustls::client::TlsStream;
 
 /// The stream that stanzas travel on.
@@ -39,22 +37,20 @@ pub(crate) type Stream = XmlStream<TlsStream<Prompt>>;
 
 const BIND_ID: &str = "bind";
 
-/// Connects and encrypts; how long a round trip to the server takes. `reached`: as [`dial`] has it.
-pub(crate) async fn connect(
+/// Encrypts a connection.
+pub(crate) async fn encrypt(
+    dialled: Dialled,
     config: &Config,
     account: &Account,
-    reached: &mut Option<SocketAddr>,
-) -> Result<(Stream, Duration), Failure> {
-    let Dialled { stream: tcp, security, rtt } =
-        dial(config, &account.ascii_domain, reached).await?;
-    let connector = tls::connector(&config.trust, security == Security::DirectTls)?;
-    let tcp = Prompt::new(tcp);
-    let tcp = match security {
+) -> Result<Stream, Failure> {
+    let connector = tls::connector(&config.trust, dialled.security == Security::DirectTls)?;
+    let tcp = Prompt::new(dialled.stream);
+    let tcp = match dialled.security {
         Security::DirectTls => tcp,
         Security::StartTls => upgrade(tcp, &account.domain).await?,
     };
     let tls = tls::secure(&connector, &account.ascii_domain, tcp).await?;
-    Ok((XmlStream::new(tls), rtt))
+    Ok(XmlStream::new(tls))
 }
 
 /// Logs in. What follows on the stream is [`Entry::queue_binding`], anything that may travel along,
@@ -71,7 +67,7 @@ pub(crate) async fn log_in(
         allow_plain: config.allow_plain,
         binding: tls::channel_binding(stream.io()),
     };
-    let mut early = expected.and_then(|expected| mechanism::choose_early(expected, &login));
+    let early = expected.and_then(|expected| mechanism::choose_early(expected, &login));
     stream.queue_header(&account.domain);
     if let Some(exchange) = &early {
         stream.queue(&auth_element(exchange));
@@ -80,31 +76,33 @@ pub(crate) async fn log_in(
     stream.header().await?;
     let offer = Offer::of(&features(&mut stream).await?);
     let pipelines = offer.pipelines || expected.is_some_and(|expected| expected.pipelines);
-    // A refusal of what was never offered says nothing about the password.
-    let may_fail = expected.is_some_and(|expected| !offer.is_same_choice(expected));
-    loop {
-        let is_early = early.is_some();
-        let exchange = match early.take() {
-            Some(exchange) => exchange,
-            None => {
-                let exchange = mechanism::choose(&offer, &login)?;
-                stream.queue(&auth_element(&exchange));
-                stream.flush().await?;
-                exchange
-            }
-        };
-        match prove(&mut stream, exchange, pipelines).await? {
-            Proof::Refused(_) if is_early && may_fail => {}
-            Proof::Refused(failure) => return Err(mechanism::refused(&failure, account)),
-            Proof::Given => {
-                stream.restart();
-                return Ok(Entry { stream, offer, unproven: None });
-            }
-            Proof::Awaited(exchange) => {
-                return Ok(Entry { stream, offer, unproven: Some(exchange) });
-            }
-        }
+    let mut proof = None;
+    if let Some(exchange) = early {
+        let choice = exchange.choice();
+        let early_proof = prove(&mut stream, exchange, pipelines).await?;
+        // A refusal of what was never offered says nothing about the password.
+        let is_unfounded = matches!(early_proof, Proof::Refused(_))
+            && mechanism::choose(&offer, &login)?.choice() != choice;
+        proof = Some(early_proof).filter(|_| !is_unfounded);
     }
+    let proof = match proof {
+        Some(proof) => proof,
+        None => {
+            let exchange = mechanism::choose(&offer, &login)?;
+            stream.queue(&auth_element(&exchange));
+            stream.flush().await?;
+            prove(&mut stream, exchange, pipelines).await?
+        }
+    };
+    let unproven = match proof {
+        Proof::Refused(failure) => return Err(mechanism::refused(&failure, account)),
+        Proof::Given => {
+            stream.restart();
+            None
+        }
+        Proof::Awaited(exchange) => Some(exchange),
+    };
+    Ok(Entry { stream, offer, unproven })
 }
 
 /// A login that has succeeded, or is about to.

@@ -88,6 +88,16 @@ impl Exchange {
         }
     }
 
+    /// What was chosen: a mechanism, and how it is bound to the connection.
+    pub(crate) fn choice(&self) -> (String, Option<Binding>) {
+        match self {
+            Self::Scram { mechanism, scram, .. } => {
+                (mechanism.clone(), Some(scram.binding().clone()))
+            }
+            Self::Plain { .. } => ("PLAIN".to_owned(), None),
+        }
+    }
+
     /// The first message.
     pub(crate) fn first(&self) -> Vec<u8> {
         match self {

@@ -25,6 +25,13 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// What a server that nobody knows yet is taken to offer: the mechanism that all of them have
+    /// (RFC 6120 section 13.8.1). One that could bind the login refuses it then, for it is told
+    /// that we could too, and is asked as it should be.
+    pub(crate) fn usual() -> Self {
+        Self { mechanisms: vec!["SCRAM-SHA-1".to_owned()], ..Self::default() }
+    }
+
     pub(crate) fn of(features: &Element) -> Self {
         let list = features.get_child("mechanisms", ns::SASL);
         let names = list.into_iter().flat_map(Element::children).map(Element::text);
@@ -40,11 +47,6 @@ impl Offer {
 
     pub(crate) fn has(&self, mechanism: &str) -> bool {
         self.mechanisms.iter().any(|offered| offered == mechanism)
-    }
-
-    /// Whether the same login would be chosen from both.
-    pub(crate) fn is_same_choice(&self, other: &Self) -> bool {
-        (&self.mechanisms, self.binds_exporter) == (&other.mechanisms, other.binds_exporter)
     }
 }
 

@@ -65,6 +65,11 @@ impl Scram {
         Ok(Self { hash, password, binding, nonce, first_bare, server_signature: None })
     }
 
+    /// What the login is tied to.
+    pub(crate) fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
     /// The client's first message.
     pub(crate) fn first(&self) -> Vec<u8> {
         format!("{}{}", self.binding.header(), self.first_bare).into_bytes()
