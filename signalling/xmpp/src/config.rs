@@ -28,8 +28,8 @@ pub struct Config {
     /// Behind the `/` of the full address. The same in all runs of a node, so that the server knows
     /// that a new stream is in the old one's place.
     pub resource: String,
-    /// What the server is expected to offer; without it, what all servers do. It saves a round trip,
-    /// two if the server pipelines; if it is another offer, the login goes by the real one.
+    /// What the server is expected to offer; without it, what all servers do. It saves a round
+    /// trip, two if the server pipelines; if it is another offer, the login goes by the real one.
     pub expected: Option<Offer>,
     /// Unguessable bytes, used for nothing else. Without them they are drawn from the library,
     /// whose generator takes some 20 ms to begin.
