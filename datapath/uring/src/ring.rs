@@ -355,7 +355,13 @@ mod tests {
     #[test]
     fn every_set_up_carries_an_operation_and_ends_one() {
         for (deferred, no_index_array) in [(true, true), (true, false), (false, false)] {
-            let uring = open_as(8, 16, deferred, no_index_array).unwrap();
+            let uring = match open_as(8, 16, deferred, no_index_array) {
+                // Linux 6.6.
+                Err(error) if no_index_array && error.raw_os_error() == Some(libc::EINVAL) => {
+                    continue;
+                }
+                uring => uring.unwrap(),
+            };
             let mut ring = Ring::with(uring, deferred, no_index_array).unwrap();
             let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
             let fd = std::os::fd::AsRawFd::as_raw_fd(&event);

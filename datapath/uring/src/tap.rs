@@ -333,8 +333,7 @@ fn open_queue(name: &str, multi_queue: bool) -> Result<OpenedQueue, TapError> {
 
 /// One attempt; `None` when the name is busy.
 fn attach(name: &str, multi_queue: bool) -> Result<Option<OpenedQueue>, TapError> {
-    // Blocking mode, until a port wants it otherwise: io_uring polls by itself, and reports
-    // O_NONBLOCK's EAGAIN.
+    // Blocking mode, until a port wants it otherwise: io_uring polls by itself.
     let file = OpenOptions::new().read(true).write(true).open(DEVICE);
     let fd = OwnedFd::from(file.map_err(open_failed)?);
     let mut request = interface_request(name, multi_queue)?;

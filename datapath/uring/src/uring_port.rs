@@ -67,6 +67,14 @@ pub struct UringPort {
     events: Vec<Event>,
 }
 
+/// Before Linux 6.4 a tap says of itself that it may block, and the kernel leaves its reads and
+/// writes to threads of its own, which do not keep their order. It asks once, when the file is
+/// registered.
+fn do_not_block(taps: &TapQueues) -> Result<(), RingError> {
+    let refused = |source| RingError::Refused { action: "read a tap without blocking by", source };
+    taps.iter().try_for_each(|tap| tap.set_nonblocking().map_err(refused))
+}
+
 /// All that the kernel is given addresses of.
 struct Memory {
     frames: BufferRing,
@@ -126,6 +134,10 @@ impl UringPort {
         };
         let mut files = vec![socket(&v4), socket(&v6), doorbell.as_fd().as_raw_fd()];
         files.extend(taps.iter().map(|tap| tap.as_fd().as_raw_fd()));
+        let tap_multishot = ring.features().tap_multishot && !config.single_reads;
+        if !tap_multishot {
+            do_not_block(&taps)?;
+        }
         ring.register_files(&files)?;
         let memory = Memory {
             frames: BufferRing::register(&ring, FRAMES, config.frames)?,
@@ -134,7 +146,7 @@ impl UringPort {
             receive_header: Box::new(receive_header()),
         };
         Ok(UringPort {
-            tap_multishot: ring.features().tap_multishot && !config.single_reads,
+            tap_multishot,
             busy_poll: config.busy_poll,
             polls_cards: !config.busy_poll.is_zero() && ring.poll_cards(config.busy_poll),
             ring,

@@ -19,6 +19,13 @@ pub const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 pub const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whether the kernel is this one or a later one.
+pub fn has_linux(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (major, minor)
+}
+
 /// A port on the real kernel, whichever way it goes there.
 pub trait KernelPort: Port + Send + Sized + 'static {
     /// The module that [`on_every_port`] makes for it.
