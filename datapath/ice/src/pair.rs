@@ -20,9 +20,12 @@ const PACE_MAX: Duration = Duration::from_millis(400);
 /// or may be lost, before the intervals grow: to doubt a pair takes evidence, and a path that is
 /// about to show that it loses checks has to have the chance. Closer ones are lost together.
 const PROMPT_CHECKS: usize = 16;
+/// And so often where they are closer.
+const CLOSE_CHECKS: usize = 12;
 const PROMPT_PACE: Duration = Duration::from_millis(120);
-/// The first repetition waits two round trips, where no loss is known, and at least so long.
-const FIRST_PACE_MIN: Duration = Duration::from_millis(60);
+/// Where no loss is known, the first repetition waits two round trips and at least so long, and
+/// further ones no longer than that: whether a path is there is to be known soon.
+const PROMPT_PACE_MIN: Duration = Duration::from_millis(60);
 /// A pair that was asked so often without an answer may not be expected to give one.
 const YOUNG_CHECKS: u32 = 4;
 
@@ -64,6 +67,7 @@ pub(crate) struct Check {
     /// So many are sent before the schedule, at a pace of their own: they may be lost.
     ahead: usize,
     first_pace: Duration,
+    next_pace: Duration,
     again_at: Instant,
     /// What was sent last was a knock: the peer's check is waited for until then.
     pub(crate) held_until: Option<Instant>,
@@ -79,10 +83,12 @@ impl Check {
         losses: Losses,
     ) -> Self {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
-        let works = rtt.is_some() || losses.are_known();
-        let ahead = if works { losses.expected().max(PROMPT_CHECKS) - 1 } else { 0 };
-        let patient_pace = pace.max(FIRST_PACE_MIN);
+        let patient_pace = pace.max(PROMPT_PACE_MIN);
         let first_pace = if losses.are_known() { PROMPT_PACE } else { patient_pace };
+        let next_pace = first_pace.min(PROMPT_PACE);
+        let prompt = if next_pace < PROMPT_PACE { CLOSE_CHECKS } else { PROMPT_CHECKS };
+        let works = rtt.is_some() || losses.are_known();
+        let ahead = if works { losses.expected().max(prompt) - 1 } else { 0 };
         Self {
             nominates,
             sendings: Vec::new(),
@@ -90,6 +96,7 @@ impl Check {
             pace,
             ahead,
             first_pace,
+            next_pace,
             again_at: now,
             held_until: None,
         }
@@ -122,7 +129,7 @@ impl Check {
     pub(crate) fn sent(&mut self, sending: Sending) {
         let interval = match self.sendings.len().checked_sub(self.ahead) {
             None if self.is_new() => self.first_pace,
-            None => PROMPT_PACE,
+            None => self.next_pace,
             Some(number) => {
                 let interval = RETRANSMIT_MS.get(number).copied().unwrap_or_default();
                 Duration::from_millis(interval).max(self.pace)
@@ -358,7 +365,7 @@ mod tests {
     #[test]
     fn a_pair_that_works_is_asked_often_before_the_intervals_grow() {
         let start = Instant::now();
-        for (rtt_ms, within_ms, expected) in [(20, 1200, 11), (100, 1200, 10), (400, 3600, 19)] {
+        for (rtt_ms, within_ms, expected) in [(20, 1200, 15), (100, 1200, 10), (400, 3600, 19)] {
             let rtt = Some(Duration::from_millis(rtt_ms));
             let mut check = Check::new(start, false, rtt, Losses::default());
             let end = start + Duration::from_millis(within_ms);

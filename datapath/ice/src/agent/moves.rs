@@ -24,7 +24,7 @@ const ANSWER_TIME_MIN: Duration = Duration::from_millis(150);
 /// again.
 const SUSPICION_TIME: Duration = Duration::from_secs(4);
 /// Answers of another pair that say that the suspect one is silent, and where losses are known.
-const TESTIMONIES: u32 = 5;
+const TESTIMONIES: u32 = 3;
 const TESTIMONIES_LOSSY: u32 = 12;
 /// From such an answer to the next question.
 const TESTIMONY_PAUSE: Duration = Duration::from_millis(10);
