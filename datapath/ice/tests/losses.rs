@@ -57,10 +57,11 @@ fn endure(delay_ms: u64, is_suspicious: bool) -> (usize, usize) {
 /// Whoever carries data is often suspicious then, but no pair is better than the one in use.
 #[test]
 fn a_path_that_loses_a_quarter_in_bursts_stays() {
-    for (delay_ms, is_suspicious) in [(10, true), (10, false), (50, false), (200, false)] {
+    let cases = [(10, true, 8), (10, false, 12), (50, false, 12), (200, false, 12)];
+    for (delay_ms, is_suspicious, most) in cases {
         let (doubts, seconds) = endure(delay_ms, is_suspicious);
         // A doubt is two changes, as is its end: few, while no losses are known yet.
-        assert!(doubts <= 8, "{delay_ms} ms: {doubts} changes in {seconds} s");
+        assert!(doubts <= most, "{delay_ms} ms: {doubts} changes in {seconds} s");
     }
 }
 
