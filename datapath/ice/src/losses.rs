@@ -38,8 +38,8 @@ impl Losses {
         let sample = lost as f64 / (lost + 1) as f64;
         let weight = if sample > self.share { 2.0 } else { 8.0 };
         let share = (self.share * (weight - 1.0) + sample) / weight;
-        self.share = if share < CALM { 0.0 } else { share };
-        self.lost = if share < CALM { 0.0 } else { self.lost * FADE + lost as f64 };
+        let lost = self.lost * FADE + lost as f64;
+        (self.share, self.lost) = if share < CALM { (0.0, 0.0) } else { (share, lost) };
         self.answered = self.answered * FADE + 1.0;
         self.are_heavy = share >= if self.are_heavy { LOSSY_UNTIL } else { LOSSY_FROM };
     }

@@ -16,16 +16,18 @@ const RETRANSMIT_MS: [u64; 8] = [60, 100, 150, 250, 500, 1000, 1600, 1600];
 /// On slow paths that are known to be so, the intervals are not stretched beyond this.
 const PACE_MAX: Duration = Duration::from_millis(400);
 
-/// A check of a pair that works is repeated so often, and so soon, where it is not answered in time
-/// or may be lost, before the intervals grow: to doubt a pair takes evidence, and a path that is
-/// about to show that it loses checks has to have the chance. Closer ones are lost together.
+/// A pair that works is asked so often before the intervals grow, where it does not answer: to
+/// doubt it takes evidence, and a path that is about to show that it loses checks has to have the
+/// chance.
 const PROMPT_CHECKS: usize = 16;
-/// And so often where they are closer.
-const CLOSE_CHECKS: usize = 12;
+/// The pause between these: checks that are closer are lost together.
 const PROMPT_PACE: Duration = Duration::from_millis(120);
+/// How many there are where they are closer.
+const CLOSE_CHECKS: usize = 12;
 /// Where no loss is known, the first repetition waits two round trips and at least so long, and
 /// further ones no longer than that: whether a path is there is to be known soon.
 const PROMPT_PACE_MIN: Duration = Duration::from_millis(60);
+
 /// A pair that was asked so often without an answer may not be expected to give one.
 const YOUNG_CHECKS: u32 = 4;
 
@@ -64,10 +66,10 @@ pub(crate) struct Check {
     started: Instant,
     /// No two sendings by the schedule are closer than this.
     pace: Duration,
-    /// So many are sent before the schedule, at a pace of their own: they may be lost.
+    /// So many are sent before the schedule, at a pace of their own: they may be lost. From the
+    /// first to the second it takes so long, and no longer than the prompt pace from then on.
     ahead: usize,
-    first_pace: Duration,
-    next_pace: Duration,
+    ahead_pace: Duration,
     again_at: Instant,
     /// What was sent last was a knock: the peer's check is waited for until then.
     pub(crate) held_until: Option<Instant>,
@@ -84,9 +86,8 @@ impl Check {
     ) -> Self {
         let pace = rtt.map_or(Duration::ZERO, |rtt| (rtt * 2).min(PACE_MAX));
         let patient_pace = pace.max(PROMPT_PACE_MIN);
-        let first_pace = if losses.are_known() { PROMPT_PACE } else { patient_pace };
-        let next_pace = first_pace.min(PROMPT_PACE);
-        let prompt = if next_pace < PROMPT_PACE { CLOSE_CHECKS } else { PROMPT_CHECKS };
+        let ahead_pace = if losses.are_known() { PROMPT_PACE } else { patient_pace };
+        let prompt = if ahead_pace < PROMPT_PACE { CLOSE_CHECKS } else { PROMPT_CHECKS };
         let works = rtt.is_some() || losses.are_known();
         let ahead = if works { losses.expected().max(prompt) - 1 } else { 0 };
         Self {
@@ -95,8 +96,7 @@ impl Check {
             started: now,
             pace,
             ahead,
-            first_pace,
-            next_pace,
+            ahead_pace,
             again_at: now,
             held_until: None,
         }
@@ -128,8 +128,8 @@ impl Check {
     /// Notes a sending.
     pub(crate) fn sent(&mut self, sending: Sending) {
         let interval = match self.sendings.len().checked_sub(self.ahead) {
-            None if self.is_new() => self.first_pace,
-            None => self.next_pace,
+            None if self.is_new() => self.ahead_pace,
+            None => self.ahead_pace.min(PROMPT_PACE),
             Some(number) => {
                 let interval = RETRANSMIT_MS.get(number).copied().unwrap_or_default();
                 Duration::from_millis(interval).max(self.pace)
