@@ -76,23 +76,22 @@ pub(crate) async fn log_in(
     stream.header().await?;
     let offer = Offer::of(&features(&mut stream).await?);
     let pipelines = offer.pipelines || expected.is_some_and(|expected| expected.pipelines);
-    let mut proof = None;
-    if let Some(exchange) = early {
-        let choice = exchange.choice();
-        let early_proof = prove(&mut stream, exchange, pipelines).await?;
-        // A refusal of what was never offered says nothing about the password.
-        let is_unfounded = matches!(early_proof, Proof::Refused(_))
-            && mechanism::choose(&offer, &login)?.choice() != choice;
-        proof = Some(early_proof).filter(|_| !is_unfounded);
-    }
-    let proof = match proof {
-        Some(proof) => proof,
-        None => {
-            let exchange = mechanism::choose(&offer, &login)?;
-            stream.queue(&auth_element(&exchange));
-            stream.flush().await?;
-            prove(&mut stream, exchange, pipelines).await?
+    let proof = match early {
+        Some(exchange) => {
+            let choice = exchange.choice();
+            match prove(&mut stream, exchange, pipelines).await? {
+                Proof::Refused(failure) => {
+                    let exchange = mechanism::choose(&offer, &login)?;
+                    // A refusal of what was never offered says nothing about the password.
+                    if exchange.choice() == choice {
+                        return Err(mechanism::refused(&failure, account));
+                    }
+                    begin(&mut stream, exchange, pipelines).await?
+                }
+                proof => proof,
+            }
         }
+        None => begin(&mut stream, mechanism::choose(&offer, &login)?, pipelines).await?,
     };
     let unproven = match proof {
         Proof::Refused(failure) => return Err(mechanism::refused(&failure, account)),
@@ -198,6 +197,13 @@ enum Proof {
     Awaited(Exchange),
     /// The server's refusal.
     Refused(Element),
+}
+
+/// Begins an exchange that the server offers, and goes through it.
+async fn begin(stream: &mut Stream, exchange: Exchange, pipelines: bool) -> Result<Proof, Failure> {
+    stream.queue(&auth_element(&exchange));
+    stream.flush().await?;
+    prove(stream, exchange, pipelines).await
 }
 
 /// Answers challenges; where the server pipelines, without awaiting what it says to the last one.
