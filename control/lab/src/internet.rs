@@ -281,10 +281,7 @@ type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
 /// close, and only what is between them here is long. By ARP they would wait for each other.
 fn acquaint(a: End<'_>, b: End<'_>) -> Result<(), LabError> {
     for ((here, interface, _), (there, its_interface, its_address)) in [(a, b), (b, a)] {
-        let link = there.ip(&format!("-o link show {its_interface}"))?;
-        let words: Vec<_> = link.split_whitespace().collect();
-        let at = words.iter().position(|word| *word == "link/ether");
-        let hardware = at.and_then(|at| words.get(at + 1)).unwrap_or(&"");
+        let hardware = there.mac(its_interface)?.map(|byte| format!("{byte:02x}")).join(":");
         here.ip(&format!(
             "neigh replace {its_address} lladdr {hardware} dev {interface} nud reachable"
         ))?;

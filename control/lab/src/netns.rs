@@ -66,6 +66,20 @@ impl Namespace {
         run(&format!("ip netns exec {} {line}", self.name))
     }
 
+    /// The hardware address of an interface inside.
+    ///
+    /// # Errors
+    /// As [`run`], and when the interface has none.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6], LabError> {
+        let text = self.run(&format!("cat /sys/class/net/{interface}/address"))?;
+        let bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16));
+        let bytes: Option<Vec<_>> = bytes.map(Result::ok).collect();
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+            let what = format!("hardware address of {interface} in {}", self.name);
+            LabError::system(what, std::io::ErrorKind::InvalidData.into())
+        })
+    }
+
     /// Runs `work` on a thread inside the namespace: sockets that it opens belong there for good.
     ///
     /// # Errors

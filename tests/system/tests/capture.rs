@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use ipop_lab::{Namespace, Nat, PacketSocket, RawFrame, VNET_LEN};
+use ipop_lab::{Nat, PacketSocket, RawFrame, VNET_LEN};
 use ipop_system_tests::{Node, Stage, binary, eventually, transfer};
 
 const NOT_PERMITTED: i32 = 5;
@@ -231,12 +231,6 @@ fn tagged(
     RawFrame { vnet, bytes: [&link.concat()[..], &ip, &udp, payload].concat() }
 }
 
-fn mac(machine: &Namespace, interface: &str) -> [u8; 6] {
-    let shown = machine.run(&format!("cat /sys/class/net/{interface}/address")).unwrap();
-    let bytes = shown.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
-    bytes.collect::<Vec<_>>().try_into().unwrap()
-}
-
 /// The kernel takes a tag off what comes in and tells it beside the frame; the file has it where
 /// the cable has it.
 #[test]
@@ -259,8 +253,8 @@ fn vlan_tags_are_in_the_frames_again() {
     let inside = PacketSocket::open(&a.namespace(), "ipop0").unwrap();
     let path = std::path::PathBuf::from("/run/netns").join(middle.name());
     let outside = PacketSocket::open(&path, "site2").unwrap();
-    let overlay = [first, second].map(|machine| mac(machine, "ipop0"));
-    let cable = [mac(middle, "site2"), mac(second, "eth0")];
+    let overlay = [first, second].map(|machine| machine.mac("ipop0").unwrap());
+    let cable = [middle.mac("site2").unwrap(), second.mac("eth0").unwrap()];
     let inner = ["10.99.5.1:7", "10.99.5.2:7"].map(|end| end.parse().unwrap());
     for kind in [0x8100, 0x88a8] {
         // Priority 1, number 5.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipop_lab::{
-    Impairment, Internet, InternetConfig, Namespace, Nat, PacketSocket, RawFrame, Site, Wire, run,
+    Impairment, Internet, InternetConfig, Namespace, Nat, PacketSocket, RawFrame, Site, Wire,
 };
 use ipop_system_tests::headers::on_wire;
 use ipop_system_tests::{Hub, Node};
@@ -135,7 +135,7 @@ impl Plain {
             End {
                 namespace: machine.path(),
                 interface: "cable",
-                mac: mac(machine, "cable"),
+                mac: machine.mac("cable").unwrap(),
                 v4: Ipv4Addr::new(192, 0, 2, number).into(),
                 v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).into(),
             }
@@ -164,7 +164,7 @@ impl Overlay {
         let [a, b] = [0, 1].map(|number| End {
             namespace: nodes[number].namespace(),
             interface: "ipop0",
-            mac: mac(&sites[number].node, "ipop0"),
+            mac: sites[number].node.mac("ipop0").unwrap(),
             v4: nodes[number].v4(),
             v6: nodes[number].v6(),
         });
@@ -175,12 +175,4 @@ impl Overlay {
     pub fn link(&self) -> Link {
         Link { ends: self.ends.clone() }
     }
-}
-
-fn mac(machine: &Namespace, interface: &str) -> [u8; 6] {
-    let line = format!("ip netns exec {} cat /sys/class/net/{interface}/address", machine.name());
-    let text = run(&line).unwrap();
-    let bytes: Vec<_> =
-        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
 }
