@@ -31,11 +31,12 @@ fn counts(world: &World) -> [(usize, usize); 2] {
     world.ends.each_ref().map(|end| (end.selected.len(), end.states.len()))
 }
 
-/// Changes and seconds of twenty worlds in which every path of one end goes over a cable that loses
-/// a quarter each way, with this delay.
+/// Changes and seconds of sixty worlds in which every path of one end goes over a cable that loses
+/// a quarter each way, with this delay. There are so many since of ten, one has a few changes, and
+/// which one is chance.
 fn endure(delay_ms: u64, is_suspicious: bool) -> (usize, usize) {
     const SECONDS: usize = 300;
-    const WORLDS: u8 = 20;
+    const WORLDS: u8 = 60;
     let mut doubts = 0;
     for seed in 0..WORLDS {
         let mut world = connected(seed);
@@ -57,11 +58,11 @@ fn endure(delay_ms: u64, is_suspicious: bool) -> (usize, usize) {
 /// Whoever carries data is often suspicious then, but no pair is better than the one in use.
 #[test]
 fn a_path_that_loses_a_quarter_in_bursts_stays() {
-    let cases = [(10, true, 8), (10, false, 12), (50, false, 12), (200, false, 12)];
-    for (delay_ms, is_suspicious, most) in cases {
+    const MOST: usize = 24;
+    for (delay_ms, is_suspicious) in [(10, true), (10, false), (50, false), (200, false)] {
         let (doubts, seconds) = endure(delay_ms, is_suspicious);
         // A doubt is two changes, as is its end: few, while no losses are known yet.
-        assert!(doubts <= most, "{delay_ms} ms: {doubts} changes in {seconds} s");
+        assert!(doubts <= MOST, "{delay_ms} ms: {doubts} changes in {seconds} s");
     }
 }
 

@@ -164,6 +164,18 @@ fn a_direct_pair_takes_few_round_trips() {
     assert!(world.connected().is_some(), "{:?}", world.ends[0].states);
 }
 
+/// Neither end waits for the nomination, which takes half a round trip more.
+#[test]
+fn a_direct_pair_with_nothing_in_the_way_takes_one_round_trip() {
+    for seed in 0..20 {
+        let mut world = World::new([Nat::Open, Nat::Open], true, seed);
+        let time = time_to_connect(&mut world).unwrap();
+        assert!(time < 5 * DELAY / 2, "{seed}: {time:?}");
+        world.run(Duration::from_secs(1));
+        assert!(world.is_settled(), "{seed}");
+    }
+}
+
 #[test]
 fn loss_and_duplicates_only_cost_time() {
     for seed in 0..40 {

@@ -7,7 +7,9 @@ use super::{Agent, Output, State};
 use crate::pair::{Pair, PairState};
 
 impl Agent {
-    /// The controlling end nominates its best valid pair; the controlled end follows.
+    /// The controlling end nominates its best valid pair; the controlled end follows. Neither waits
+    /// for that with the first pair that is known to work: any valid pair may carry data (RFC 8445
+    /// section 12.1).
     pub(super) fn nominate(&mut self, now: Instant) {
         if self.controlling {
             self.choose(now);
@@ -21,6 +23,9 @@ impl Agent {
                 // The nomination is done: a later one of another pair replaces it.
                 self.pairs[index].nominated_by_peer = false;
                 self.use_pair(now, Some(index));
+            } else if self.selected.is_none() {
+                let proven = self.best(is_proven);
+                self.use_pair(now, proven);
             } else if self.state == State::Disconnected {
                 // The peer may still think that all is well. Consent to send on the silent pair
                 // runs out; any valid pair may be used until the peer nominates again.
@@ -67,9 +72,7 @@ impl Agent {
             let others = self.pairs.iter_mut().filter(|pair| !pair.nominated);
             others.for_each(Pair::withdraw);
             self.start_check(now, best, true);
-            if in_use.is_none() && self.is_proven(best) {
-                // Any valid pair may carry data (RFC 8445 section 12.1): a first one need not wait
-                // for the answer to its nomination.
+            if in_use.is_none() && is_proven(&self.pairs[best]) {
                 self.use_pair(now, Some(best));
             }
         }
@@ -84,12 +87,6 @@ impl Agent {
             pair.is_direct() && pair.heard.is_some() && is_asked
         };
         self.best(is_likely).map(|index| self.key(index))
-    }
-
-    /// Whether a pair is known to work in both directions, without a relay.
-    fn is_proven(&self, index: usize) -> bool {
-        let pair = &self.pairs[index];
-        pair.is_direct() && pair.heard.is_some() && pair.is_valid() && pair.missed == 0
     }
 
     /// The best pair of those that fit.
@@ -134,4 +131,9 @@ impl Agent {
             self.set_state(State::Connected);
         }
     }
+}
+
+/// Whether a pair is known to work in both directions, without a relay.
+fn is_proven(pair: &Pair) -> bool {
+    pair.is_direct() && pair.heard.is_some() && pair.is_valid() && pair.missed == 0
 }
