@@ -71,7 +71,7 @@ impl AgentConfig {
             seed,
             pace: Duration::from_millis(10),
             head_start: if controlling { Duration::ZERO } else { HEAD_START },
-            relay_patience: Duration::from_millis(300),
+            relay_patience: Duration::from_millis(200),
             connect_patience: Duration::from_secs(20),
             hopeless_patience: Duration::from_secs(8),
             consent_lifetime: Duration::from_secs(30),
