@@ -311,9 +311,10 @@ impl Pair {
     }
 
     /// An answer came to what was sent at `at`. What was sent before the peer was heard was lost
-    /// for want of a hole in its router.
+    /// for want of a hole in its router, as was all that was sent after it had been given up.
     pub(crate) fn learn_losses(&mut self, check: &Check, at: Instant) {
         let from = match (self.answered, self.heard) {
+            _ if self.failures > 0 => return,
             (None, None) => return,
             (None, Some(heard)) => heard,
             (Some(_), _) => check.started,
