@@ -3,8 +3,8 @@
 //! Each case happens several times in a row and prints how long nothing came through the overlay:
 //! to datagrams, which says how long the path took, and to a TCP stream, which then still waits
 //! for its own next try. The aims are 0.5 s where the kernel tells of the change, 2 s for a direct
-//! path that gives way to the relay, and 3 s for other silent changes; what is held here is twice
-//! that, for busy machines, and that no connection breaks.
+//! path that gives way to the relay, and 3 s for other silent changes. Held here is that most times
+//! are within the aim, each within twice of it, for busy machines, and that no connection breaks.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -61,6 +61,7 @@ impl Stage {
         let times = std::env::var("IPOP_MOVES").map_or(TIMES, |times| times.parse().unwrap());
         let (a, b) = (&self.nodes[0], &self.nodes[1]);
         let session = a.row(b).unwrap().session;
+        let mut pauses = Vec::new();
         for time in 0..times {
             let flows = [Flow::start(a, b, b.v4()), Flow::start(b, a, a.v4())];
             let beat = Beat::start(a, b);
@@ -71,6 +72,9 @@ impl Stage {
             let flows = flows.map(Flow::finish);
             let streams = flows.map(|flow| flow.pause);
             println!("{what}: {pause:?}, TCP streams {streams:?}");
+            if pause > aim {
+                self.nodes.iter().for_each(print_trace);
+            }
             assert!(pause < aim * 2, "{what}, time {time}: {pause:?}");
             for flow in flows {
                 assert_eq!(flow.corrupted, 0);
@@ -78,8 +82,17 @@ impl Stage {
                 assert!(flow.pause < aim * 4 + Duration::from_secs(1), "{what}: {:?}", flow.pause);
             }
             assert_eq!(a.row(b).unwrap().session, session, "{what}: the link was made anew");
+            pauses.push(pause);
         }
+        pauses.sort();
+        assert!(pauses[times / 2] < aim, "{what}: {pauses:?}");
     }
+}
+
+/// What a node did meanwhile, for whoever looks into a pause that was too long.
+fn print_trace(node: &Node) {
+    let trace = node.ipop("trace --for 0").stdout;
+    println!("{}:\n{}", node.name, String::from_utf8_lossy(&trace));
 }
 
 /// The address a machine gets the `time`th time it moves.
