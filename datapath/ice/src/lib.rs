@@ -9,9 +9,9 @@
 //! Where it goes beyond the standard, or chooses:
 //! - Nomination is never final. The controlling agent nominates a direct pair as soon as it is
 //!   valid and the peer was heard on it, others only after [`AgentConfig::relay_patience`], and a
-//!   better pair that becomes valid later is nominated over the one in use. The controlled agent
-//!   uses the first pair that it knows to work, and then follows the latest nomination, which
-//!   comes again with each consent check.
+//!   better pair that becomes valid later is nominated over the one in use. Neither agent waits
+//!   for the nomination with the first pair that it knows to work; then the controlled agent
+//!   follows the latest nomination, which comes again with each consent check.
 //! - All valid pairs are kept warm, so that the second best is there when the best one dies.
 //! - A check is repeated at short intervals at first, each time as a transaction of its own: both
 //!   ends punch at about the same time, and every answer tells a round trip.

@@ -176,6 +176,21 @@ fn a_direct_pair_with_nothing_in_the_way_takes_one_round_trip() {
     }
 }
 
+/// The same where only relays lead through: as soon as a pair is known to work both ways.
+#[test]
+fn a_relayed_pair_does_not_wait_for_the_nomination_either() {
+    for seed in 0..20 {
+        let mut world = World::new([Nat::Symmetric, Nat::Symmetric], true, seed);
+        let start = world.now;
+        world.run_until(start + Duration::from_secs(2), |world| world.connected().is_some());
+        let time = world.now - start;
+        // The patience with relays, and no round trip after it.
+        assert!(time < Duration::from_millis(220), "{seed}: {time:?}");
+        world.run(Duration::from_secs(1));
+        assert!(world.is_settled(), "{seed}");
+    }
+}
+
 #[test]
 fn loss_and_duplicates_only_cost_time() {
     for seed in 0..40 {

@@ -16,6 +16,10 @@ impl Agent {
             let answers = |pair: &Pair| pair.is_valid() && pair.missed == 0;
             let answered = self.best(|pair| answers(pair) && pair.nominated);
             self.use_pair(now, answered);
+            if self.selected.is_none() {
+                let told = self.best(|pair| is_proven(pair) && pair.is_nominating());
+                self.use_pair(now, told);
+            }
         } else {
             let wanted = |pair: &Pair| pair.is_valid() && pair.nominated_by_peer;
             let latest = self.pairs.iter().position(wanted);
@@ -24,7 +28,8 @@ impl Agent {
                 self.pairs[index].nominated_by_peer = false;
                 self.use_pair(now, Some(index));
             } else if self.selected.is_none() {
-                let proven = self.best(is_proven);
+                let patient = self.is_patient(now);
+                let proven = self.best(|pair| is_proven(pair) && (pair.is_direct() || !patient));
                 self.use_pair(now, proven);
             } else if self.state == State::Disconnected {
                 // The peer may still think that all is well. Consent to send on the silent pair
@@ -46,11 +51,16 @@ impl Agent {
         due.filter(|_| is_waiting)
     }
 
+    /// Whether a direct pair is still waited for.
+    fn is_patient(&self, now: Instant) -> bool {
+        self.started.is_some_and(|at| now < at + self.config.relay_patience)
+    }
+
     /// Sends the nomination of the best pair, if it is better than the one in use.
     fn choose(&mut self, now: Instant) {
         let in_use = self.selected.and_then(|key| self.find(key));
         let in_use = in_use.filter(|_| self.state != State::Disconnected);
-        let patient = self.started.is_some_and(|at| now < at + self.config.relay_patience);
+        let patient = self.is_patient(now);
         // What killed the pair in use may have killed others: one that only was valid before would
         // be waited for in vain.
         let since = self.suspicion(now).filter(|_| in_use.is_none());
@@ -72,7 +82,7 @@ impl Agent {
             let others = self.pairs.iter_mut().filter(|pair| !pair.nominated);
             others.for_each(Pair::withdraw);
             self.start_check(now, best, true);
-            if in_use.is_none() && is_proven(&self.pairs[best]) {
+            if in_use.is_none() && self.pairs[best].is_direct() && is_proven(&self.pairs[best]) {
                 self.use_pair(now, Some(best));
             }
         }
@@ -133,7 +143,7 @@ impl Agent {
     }
 }
 
-/// Whether a pair is known to work in both directions, without a relay.
+/// Whether a pair is known to work in both directions.
 fn is_proven(pair: &Pair) -> bool {
-    pair.is_direct() && pair.heard.is_some() && pair.is_valid() && pair.missed == 0
+    pair.heard.is_some() && pair.is_valid() && pair.missed == 0
 }
