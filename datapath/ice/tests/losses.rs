@@ -66,6 +66,18 @@ fn a_path_that_loses_a_quarter_in_bursts_stays() {
     }
 }
 
+/// A path that is left within this is left at once.
+const AT_ONCE: Duration = Duration::from_millis(600);
+
+/// Direct paths are cut, and whoever carries data notices: whether the relay is used `within`.
+fn dies_and_is_left(world: &mut World, within: Duration) -> bool {
+    world.cut = Box::new(|_, source, to, _| !world::is_relay(source) && !world::is_relay(to));
+    let now = world.now;
+    world.ends.iter_mut().for_each(|end| end.agent().suspect(now, Suspicion::Traffic));
+    let is_relayed = |world: &World| world.connected().is_some() && !world.is_direct();
+    world.run_until(now + within, is_relayed)
+}
+
 /// The same cable, but now the path in use is dead indeed.
 #[test]
 fn a_path_that_dies_beside_one_that_loses_a_quarter_is_left() {
@@ -74,21 +86,8 @@ fn a_path_that_dies_beside_one_that_loses_a_quarter_is_left() {
         (world.loss, world.burst) = (25, 4);
         world.run(Duration::from_secs(60));
         assert!(world.is_direct(), "seed {seed}");
-        world.cut = Box::new(|_, source, to, _| !world::is_relay(source) && !world::is_relay(to));
-        let now = world.now;
-        world.ends.iter_mut().for_each(|end| end.agent().suspect(now, Suspicion::Traffic));
-        let is_relayed = |world: &World| world.connected().is_some() && !world.is_direct();
-        assert!(world.run_until(now + Duration::from_secs(8), is_relayed), "seed {seed}");
+        assert!(dies_and_is_left(&mut world, Duration::from_secs(8)), "seed {seed}");
     }
-}
-
-/// Direct paths are cut, and whoever carries data notices: whether the relay is used soon.
-fn dies_and_is_left_at_once(world: &mut World) -> bool {
-    world.cut = Box::new(|_, source, to, _| !world::is_relay(source) && !world::is_relay(to));
-    let now = world.now;
-    world.ends.iter_mut().for_each(|end| end.agent().suspect(now, Suspicion::Traffic));
-    let is_relayed = |world: &World| world.connected().is_some() && !world.is_direct();
-    world.run_until(now + Duration::from_millis(600), is_relayed)
 }
 
 /// Where nothing is lost, a path that dies is left at once.
@@ -97,7 +96,7 @@ fn a_path_that_dies_beside_one_that_loses_nothing_is_left_at_once() {
     for seed in 0..20 {
         let mut world = connected(seed);
         world.run(Duration::from_secs(10));
-        assert!(dies_and_is_left_at_once(&mut world), "seed {seed}");
+        assert!(dies_and_is_left(&mut world, AT_ONCE), "seed {seed}");
         assert!(world.ends.iter_mut().all(|end| end.agent().state() == State::Connected));
     }
 }
@@ -108,11 +107,11 @@ fn a_path_that_came_back_and_dies_again_is_left_at_once() {
     for seed in 0..40 {
         let mut world = connected(seed);
         world.run(Duration::from_secs(10));
-        assert!(dies_and_is_left_at_once(&mut world), "seed {seed}");
+        assert!(dies_and_is_left(&mut world, AT_ONCE), "seed {seed}");
         world.run(Duration::from_secs(15) + Duration::from_millis(150) * seed.into());
         world.cut = Box::new(|_, _, _, _| false);
         assert!(world.run_until(world.now + Duration::from_secs(60), World::is_direct));
         world.run(Duration::from_secs(3));
-        assert!(dies_and_is_left_at_once(&mut world), "seed {seed}, again");
+        assert!(dies_and_is_left(&mut world, AT_ONCE), "seed {seed}, again");
     }
 }

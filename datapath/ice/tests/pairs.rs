@@ -181,9 +181,7 @@ fn a_direct_pair_with_nothing_in_the_way_takes_one_round_trip() {
 fn a_relayed_pair_does_not_wait_for_the_nomination_either() {
     for seed in 0..20 {
         let mut world = World::new([Nat::Symmetric, Nat::Symmetric], true, seed);
-        let start = world.now;
-        world.run_until(start + Duration::from_secs(2), |world| world.connected().is_some());
-        let time = world.now - start;
+        let time = time_to_connect(&mut world).unwrap();
         // The patience with relays, and no round trip after it.
         assert!(time < Duration::from_millis(220), "{seed}: {time:?}");
         world.run(Duration::from_secs(1));
